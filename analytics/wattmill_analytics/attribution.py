@@ -1,0 +1,298 @@
+"""Whose energy it was: each accelerator interval split among the engines that held the board, to the millijoule.
+
+Promises: the pieces of an interval sum to what the meter counted; idle and unattributed are accounts, not rests.
+Does not: find out who held what (placement does), or read a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattmill_analytics.exact import share
+from wattmill_analytics.kernel import int64s, kernel, uint8s
+
+Int64s = NDArray[np.int64]
+Uint8s = NDArray[np.uint8]
+
+SERVING: Final = 1
+IDLE_LOADED: Final = 2
+IDLE_EMPTY: Final = 3
+UNATTRIBUTED: Final = 4
+
+UNKNOWN_OCCUPANCY: Final = 0
+EMPTY: Final = 1
+OCCUPIED: Final = 2
+
+HEAVIEST: Final = 2**48
+"""Weights above it count as this much, so that 4096 holders of one board still sum within the exact arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Parts of accelerator intervals, in the order of the intervals and, within one, of the holdings.
+
+    interval int64 [k]: index of the interval; account uint8 [k]; holder int64 [k]: index of the holding, -1 = none;
+    energy_mj, time_us int64 [k].
+    """
+
+    interval: Int64s
+    account: Uint8s
+    holder: Int64s
+    energy_mj: Int64s
+    time_us: Int64s
+
+
+def attribute(
+    *,
+    offsets: Int64s,
+    start_us: Int64s,
+    end_us: Int64s,
+    energy_mj: Int64s,
+    occupancy: Uint8s,
+    held_offsets: Int64s,
+    held_start_us: Int64s,
+    held_end_us: Int64s,
+    held_active: Uint8s,
+    held_weight: Int64s,
+) -> Pieces:
+    """Splits the energy and time of accelerator intervals among those who held the accelerator.
+
+    Shapes and units: intervals int64 [n], grouped by accelerator by offsets [a+1]; occupancy uint8 [n]
+    (UNKNOWN_OCCUPANCY, EMPTY, OCCUPIED). Holdings [m], grouped by held_offsets [a+1] and sorted by held_end_us within
+    an accelerator; held_active uint8, 1 = it worked in that time; held_weight int64 >= 0.
+    Returns: `Pieces`, at least one per interval.
+    Rules: a holding covers an interval if held_start < end <= held_end. Active holders share by weight, equally if no
+    weight is above 0 -> SERVING. Only inactive holders share equally -> IDLE_LOADED. Nobody: IDLE_EMPTY if the board
+    is known to be EMPTY, else UNATTRIBUTED.
+    Conserves: energy_mj and time_us of an interval's pieces sum to the interval's, exactly (largest remainder, ties to
+    the lower holding).
+    Errors: ValueError when shapes differ, holdings are not sorted, or an interval has less than no energy or time.
+    Accuracy: exact integers. Cost: O(n + m) for intervals in order of time, plus, for each, the holdings that end after
+    it and began before its end.
+    Source: facts/reliability 8.3, rule 7.
+    Example: 100 mJ, active holders of weight 2 and 1 -> 67 and 33 mJ.
+    """
+    offsets = int64s(offsets)
+    start_us, end_us, energy_mj = int64s(start_us), int64s(end_us), int64s(energy_mj)
+    occupancy = uint8s(occupancy)
+    held_offsets, held_start_us = int64s(held_offsets), int64s(held_start_us)
+    held_end_us, held_weight = int64s(held_end_us), int64s(held_weight)
+    held_active = uint8s(held_active)
+    n, m = start_us.size, held_start_us.size
+    if any(array.shape != (n,) for array in (start_us, end_us, energy_mj, occupancy)):
+        raise ValueError("starts, ends, energies and occupancies of intervals must be equally long")
+    if any(array.shape != (m,) for array in (held_start_us, held_end_us, held_active, held_weight)):
+        raise ValueError("starts, ends, activities and weights of holdings must be equally long")
+    if offsets.shape != held_offsets.shape or offsets.size < 1:
+        raise ValueError("intervals and holdings must be grouped by the same accelerators")
+    for what, size, bounds in (("intervals", n, offsets), ("holdings", m, held_offsets)):
+        if bounds[0] != 0 or bounds[-1] != size or (np.diff(bounds) < 0).any():
+            raise ValueError(f"the offsets of {what} must rise from 0 to {size}")
+    if (energy_mj < 0).any() or (end_us < start_us).any():
+        raise ValueError("an interval must not have less than no energy or time")
+    earliest_us = np.empty_like(held_start_us)
+    if not _earliest_start_after(held_offsets, held_start_us, held_end_us, earliest_us):
+        raise ValueError("holdings must be sorted by their end within an accelerator")
+    counts = np.empty(n + 1, np.int64)
+    _count_holders(offsets, end_us, held_offsets, held_start_us, held_end_us, held_active, earliest_us, counts)
+    k = int(counts[-1])
+    pieces = Pieces(
+        np.empty(k, np.int64),
+        np.empty(k, np.uint8),
+        np.empty(k, np.int64),
+        np.empty(k, np.int64),
+        np.empty(k, np.int64),
+    )
+    _fill_pieces(
+        offsets,
+        start_us,
+        end_us,
+        energy_mj,
+        occupancy,
+        held_offsets,
+        held_start_us,
+        held_end_us,
+        held_active,
+        held_weight,
+        earliest_us,
+        counts,
+        np.empty(k, np.int64),
+        np.empty(k, np.int64),
+        pieces.interval,
+        pieces.account,
+        pieces.holder,
+        pieces.energy_mj,
+        pieces.time_us,
+    )
+    return pieces
+
+
+def divide(amount: Int64s, parts: Int64s) -> tuple[Int64s, Int64s]:
+    """Splits whole amounts into nearly equal whole parts.
+
+    Shapes and units: amount, parts int64 [n]; amount >= 0, parts >= 1.
+    Returns: (offsets int64 [n+1], shares int64 [sum of parts]); the first (amount mod parts) shares are one larger.
+    Conserves: shares[offsets[i]:offsets[i+1]] sum to amount[i].
+    Errors: ValueError when shapes differ or a value is out of range.
+    Example: 7 in 3 parts -> 3, 2, 2.
+    """
+    amount, parts = int64s(amount), int64s(parts)
+    if amount.ndim != 1 or amount.shape != parts.shape:
+        raise ValueError(f"amounts {amount.shape} and parts {parts.shape} must be equally long")
+    if (amount < 0).any() or (parts < 1).any():
+        raise ValueError("amounts must be at least 0 and parts at least 1")
+    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(parts)))
+    shares = np.empty(int(offsets[-1]), np.int64)
+    _divide(amount, offsets, shares)
+    return offsets, shares
+
+
+@kernel
+def _earliest_start_after(
+    held_offsets: Int64s, held_start_us: Int64s, held_end_us: Int64s, earliest_us: Int64s
+) -> bool:
+    """The earliest start among each holding and those sorted after it: where a search may stop. False if unsorted."""
+    for a in range(held_offsets.size - 1):
+        first, end = held_offsets[a], held_offsets[a + 1]
+        for h in range(end - 1, first - 1, -1):
+            earliest_us[h] = held_start_us[h]
+            if h + 1 < end:
+                if held_end_us[h] > held_end_us[h + 1]:
+                    return False
+                earliest_us[h] = min(earliest_us[h], earliest_us[h + 1])
+    return True
+
+
+@kernel
+def _first_ending_from(held_end_us: Int64s, first: int, end: int, h: int, at_us: int) -> int:
+    """The first holding in [first, end) that ends at or after `at_us`, searched from h: next to it as a rule."""
+    while h > first and held_end_us[h - 1] >= at_us:
+        h -= 1
+    while h < end and held_end_us[h] < at_us:
+        h += 1
+    return h
+
+
+@kernel
+def _count_holders(
+    offsets: Int64s,
+    end_us: Int64s,
+    held_offsets: Int64s,
+    held_start_us: Int64s,
+    held_end_us: Int64s,
+    held_active: Uint8s,
+    earliest_us: Int64s,
+    counts: Int64s,
+) -> None:
+    """counts int64 [n+1]: where each interval's pieces begin."""
+    counts[0] = 0
+    for a in range(offsets.size - 1):
+        first_h, last = held_offsets[a], held_offsets[a + 1]
+        for i in range(offsets[a], offsets[a + 1]):
+            first_h = _first_ending_from(held_end_us, held_offsets[a], last, first_h, end_us[i])
+            h = first_h
+            holders = 0
+            active = 0
+            while h < last and earliest_us[h] < end_us[i]:
+                if held_start_us[h] < end_us[i]:
+                    holders += 1
+                    if held_active[h] == 1:
+                        active += 1
+                h += 1
+            counts[i + 1] = counts[i] + (active if active > 0 else max(holders, 1))
+
+
+@kernel
+def _fill_pieces(
+    offsets: Int64s,
+    start_us: Int64s,
+    end_us: Int64s,
+    energy_mj: Int64s,
+    occupancy: Uint8s,
+    held_offsets: Int64s,
+    held_start_us: Int64s,
+    held_end_us: Int64s,
+    held_active: Uint8s,
+    held_weight: Int64s,
+    earliest_us: Int64s,
+    counts: Int64s,
+    weight: Int64s,
+    rest: Int64s,
+    interval: Int64s,
+    account: Uint8s,
+    holder: Int64s,
+    piece_mj: Int64s,
+    piece_us: Int64s,
+) -> None:
+    for a in range(offsets.size - 1):
+        first_h, last = held_offsets[a], held_offsets[a + 1]
+        for i in range(offsets[a], offsets[a + 1]):
+            first_h = _first_ending_from(held_end_us, held_offsets[a], last, first_h, end_us[i])
+            any_holder = False
+            any_active = False
+            h = first_h
+            while h < last and earliest_us[h] < end_us[i]:
+                if held_start_us[h] < end_us[i]:
+                    any_holder = True
+                    any_active |= held_active[h] == 1
+                h += 1
+            k, after = counts[i], counts[i + 1]
+            for piece in range(k, after):
+                interval[piece] = i
+            if not any_holder:
+                holder[k] = -1
+                account[k] = IDLE_EMPTY if occupancy[i] == EMPTY else UNATTRIBUTED
+                piece_mj[k] = energy_mj[i]
+                piece_us[k] = end_us[i] - start_us[i]
+                continue
+            piece = k
+            h = first_h
+            total = 0
+            while h < last and earliest_us[h] < end_us[i]:
+                if held_start_us[h] < end_us[i] and (held_active[h] == 1) == any_active:
+                    holder[piece] = h
+                    account[piece] = SERVING if any_active else IDLE_LOADED
+                    weight[piece] = min(max(held_weight[h], 0), HEAVIEST) if any_active else 1
+                    total += weight[piece]
+                    piece += 1
+                h += 1
+            if after - k == 1:
+                piece_mj[k] = energy_mj[i]
+                piece_us[k] = end_us[i] - start_us[i]
+                continue
+            if total == 0:
+                for piece in range(k, after):
+                    weight[piece] = 1
+                total = after - k
+            _split(energy_mj[i], weight, total, k, after, rest, piece_mj)
+            _split(end_us[i] - start_us[i], weight, total, k, after, rest, piece_us)
+
+
+@kernel
+def _split(amount: int, weight: Int64s, total: int, first: int, end: int, rest: Int64s, part: Int64s) -> None:
+    """Largest remainder: part[first:end] in proportion to weight[first:end], which sums to total > 0."""
+    left = amount
+    for k in range(first, end):
+        part[k], rest[k] = share(amount, weight[k], total)
+        left -= part[k]
+    while left > 0:
+        best = first
+        for k in range(first + 1, end):
+            if rest[k] > rest[best]:
+                best = k
+        part[best] += 1
+        rest[best] = -1
+        left -= 1
+
+
+@kernel
+def _divide(amount: Int64s, offsets: Int64s, shares: Int64s) -> None:
+    for i in range(amount.size):
+        parts = offsets[i + 1] - offsets[i]
+        each, larger = amount[i] // parts, amount[i] % parts
+        for k in range(parts):
+            shares[offsets[i] + k] = each + (1 if k < larger else 0)

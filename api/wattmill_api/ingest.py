@@ -1,0 +1,214 @@
+"""From the bytes of a post to batches that can be stored: inflate, split, decode, check. Pure: no database, no clock.
+
+Whatever arrives, the outcome is a batch, a rejection that names the field, or an error of the whole post; never an
+exception of some other kind. Limits are those of `Limits`; nothing is allocated past them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections import Counter
+from typing import Any, NoReturn
+
+from wattmill_api.errors import TooLarge, Undecodable
+from wattmill_api.store.ingest import ParsedBatch
+from wattmill_collector.wire import Reading, Receipt, Rejection, WireError, decode_header, decode_reading
+
+_CHUNK = 256 * 1024
+_AHEAD_US = 5 * 60 * 1_000_000  # a clock further ahead than this is wrong, not early
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest post that is read."""
+
+    compressed_bytes: int = 4 * 1024**2
+    inflated_bytes: int = 32 * 1024**2
+    ratio: int = 100
+    ratio_from_bytes: int = 1024**2
+    readings: int = 10_000
+    batches: int = 10_000
+    digits: int = 40
+
+
+LIMITS = Limits()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Post:
+    """One post, line by line: each is a batch to store or the receipt that refuses it."""
+
+    lines: tuple[ParsedBatch | Receipt, ...]
+
+    @property
+    def batches(self) -> list[ParsedBatch]:
+        return [line for line in self.lines if isinstance(line, ParsedBatch)]
+
+    @property
+    def readings(self) -> int:
+        return sum(len(batch.readings) for batch in self.batches)
+
+
+def parse_post(body: bytes, *, gzipped: bool, now_us: int, oldest_us: int, limits: Limits = LIMITS) -> Post:
+    """Everything of one post. Errors: Undecodable, TooLarge; trouble of one line is in its receipt.
+
+    `oldest_us`: readings before it would be dropped by retention at once, so they are refused instead.
+    """
+    if gzipped:
+        body = inflate(body, limits)
+    elif len(body) > limits.inflated_bytes:
+        raise _too_large("body", f"has more than {limits.inflated_bytes} bytes")
+    lines = split(body)
+    if not lines:
+        raise _undecodable("has no batch in it: send one JSON object a line")
+    if len(lines) > limits.batches:
+        raise _too_large("body", f"has more than {limits.batches} batches; send them in several posts")
+    parsed: list[ParsedBatch | Receipt] = []
+    readings = 0
+    for line in lines:
+        result = parse_line(line, now_us=now_us, oldest_us=oldest_us, digits=limits.digits)
+        if isinstance(result, ParsedBatch):
+            readings += len(result.readings)
+            if readings > limits.readings:
+                raise _too_large("readings", f"are more than {limits.readings} in one post; send them in several")
+        parsed.append(result)
+    return Post(tuple(parsed))
+
+
+def _undecodable(reason: str) -> Undecodable:
+    return Undecodable(f"body: {reason}", faults=[{"field": "body", "reason": reason}])
+
+
+def _too_large(field: str, reason: str) -> TooLarge:
+    return TooLarge(f"{field}: {reason}", faults=[{"field": field, "reason": reason}])
+
+
+def inflate(body: bytes, limits: Limits = LIMITS) -> bytes:
+    """The contents of one or more gzip members, one behind the other. Errors: Undecodable, TooLarge."""
+    out = bytearray()
+    rest = body
+    while rest:
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        pending = rest
+        while not member.eof:
+            try:
+                out += member.decompress(pending, _CHUNK)
+            except zlib.error as error:
+                raise _undecodable("is not gzip, though Content-Encoding says so") from error
+            _check_size(len(out), len(body), limits)
+            if not member.eof and not member.unconsumed_tail and len(pending) == 0:
+                raise _undecodable("ends in the middle of a gzip member")
+            pending = member.unconsumed_tail
+        rest = member.unused_data
+    return bytes(out)
+
+
+def _check_size(inflated: int, compressed: int, limits: Limits) -> None:
+    if inflated > limits.inflated_bytes:
+        raise _too_large("body", f"inflates to more than {limits.inflated_bytes} bytes")
+    if inflated > limits.ratio_from_bytes and inflated > limits.ratio * compressed:
+        raise _too_large("body", f"inflates to more than {limits.ratio} times its size")
+
+
+def split(body: bytes) -> list[bytes]:
+    """The lines of a post without their line ends. A body that is one JSON object over several lines is one line."""
+    lines = [line for line in (raw.rstrip(b"\r") for raw in body.split(b"\n")) if line.strip()]
+    if len(lines) > 1 and not _is_object(lines[0]):
+        whole = body.strip()
+        if _is_object(whole):
+            return [whole]
+    return lines
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def parse_line(line: bytes, *, now_us: int, oldest_us: int, digits: int = LIMITS.digits) -> ParsedBatch | Receipt:
+    """One line: a batch with its good readings and why others were refused, or the receipt that refuses it all."""
+    sha256 = hashlib.sha256(line).digest()
+    document: Any = None
+    try:
+        document = decode_json(line, digits)
+        stream, sequence, time_us, node, wires = decode_header(document)
+    except WireError as error:
+        return _refused(document, sha256, error)
+    late = _time_trouble(time_us, now_us, oldest_us)
+    if late is not None:
+        return ParsedBatch(stream, sequence, time_us, node, (), sha256, (late,))
+    readings: list[tuple[int, Reading]] = []
+    rejections: list[Rejection] = []
+    for index, wire in enumerate(wires):
+        try:
+            readings.append((index, decode_reading(wire, f"readings[{index}]")))
+        except WireError as error:
+            rejections.append(Rejection(index, storable(error.field), storable(error.reason)))
+    return ParsedBatch(stream, sequence, time_us, node, readings, sha256, rejections)
+
+
+def _time_trouble(time_us: int, now_us: int, oldest_us: int) -> Rejection | None:
+    if time_us > now_us + _AHEAD_US:
+        return Rejection(-1, "time_us", "lies more than 5 minutes in the future; set the clock of this node")
+    if time_us < oldest_us:
+        return Rejection(-1, "time_us", "is older than raw samples are kept")
+    return None
+
+
+def _refused(document: Any, sha256: bytes, error: WireError) -> Receipt:
+    """The receipt of a line that can't be stored at all, with as much of its identity as can be read."""
+    stream, sequence = "", 0
+    if isinstance(document, dict):
+        if isinstance(document.get("stream"), str):
+            stream = storable(document["stream"][:64])
+        if type(document.get("sequence")) is int and 0 <= document["sequence"] < 2**63:
+            sequence = document["sequence"]
+    rejection = Rejection(-1, storable(error.field), storable(error.reason))
+    return Receipt(stream=stream, sequence=sequence, sha256=sha256.hex(), status="rejected", rejected=(rejection,))
+
+
+def storable(text: str) -> str:
+    """Text out of a request, made safe to store and to answer: no NUL, no half surrogate pair."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def decode_json(line: bytes, digits: int = LIMITS.digits) -> Any:
+    """Strict JSON: no NaN, no duplicate keys, no number of absurd length. Errors: WireError.
+
+    The standard library's decoder, because it alone can see duplicate keys; they would let two readers of one batch
+    disagree about what it says.
+    """
+
+    def integer(text: str) -> int:
+        if len(text) > digits:
+            raise WireError("batch", f"has a number of more than {digits} digits")
+        return int(text)
+
+    try:
+        return json.loads(line.decode(), object_pairs_hook=_object, parse_int=integer, parse_constant=_constant)
+    except WireError:
+        raise
+    except UnicodeDecodeError as error:
+        raise WireError("batch", f"must be UTF-8; byte {error.start} is not") from None
+    except RecursionError:
+        raise WireError("batch", "is nested too deeply") from None
+    except ValueError as error:
+        raise WireError("batch", f"must be JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    decoded = dict(pairs)
+    if len(decoded) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise WireError(twice[:64], "is given twice in one object")
+    return decoded
+
+
+def _constant(text: str) -> NoReturn:
+    raise WireError("batch", f"has {text}, which is not a number; leave out what is not known")
+

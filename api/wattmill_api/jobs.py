@@ -1,0 +1,129 @@
+"""The jobs: a table of name, period and function, run by one leader among all replicas.
+
+The leader is whoever holds a PostgreSQL advisory lock; it lives on one connection, so a leader that dies, or whose
+database restarts, loses it and another replica takes over within a few seconds. Jobs never run twice at once and
+never raise: what went wrong is logged, stored in `job_run` and shown by `/readyz` and `/metrics`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import wattmill_analytics
+from apscheduler.schedulers.background import BackgroundScheduler
+from wattmill_api import accounting, detection
+from wattmill_api.settings import Settings
+from wattmill_api.store import jobs as store
+
+log = logging.getLogger(__name__)
+
+SAMPLE_TABLES = ("accelerator_sample", "engine_sample", "host_sample", "absence")
+MINUTE_TABLES = ("ledger_minute", "host_minute", "accelerator_minute", "engine_minute")
+_LEAD_EVERY_S = 5
+
+
+class Jobs:
+    """Runs the job table while this process leads. `start` returns at once; `stop` waits for the running job."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: psycopg.Connection[Any] | None = None
+        self._stopping = threading.Event()
+        # One worker: the jobs share the leader's connection, and roll-up must not compete with itself for two cores.
+        self._scheduler = BackgroundScheduler(
+            timezone=dt.UTC,
+            executors={"default": {"type": "threadpool", "max_workers": 1}},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        table: tuple[tuple[str, float, Callable[[psycopg.Connection[Any]], str]], ...] = (
+            ("lead", _LEAD_EVERY_S, lambda connection: ""),
+            ("roll-up", settings.roll_up_every_s, self._roll_up),
+            ("detect", settings.detect_every_s, self._detect),
+            ("verify", 600, self._verify),
+            ("retain", 3600, self._retain),
+        )
+        for name, every_s, function in table:
+            self._scheduler.add_job(
+                self._run, "interval", args=(name, function), id=name, seconds=every_s, next_run_time=dt.datetime.now(dt.UTC)
+            )
+
+    def start(self) -> None:
+        # Compile before the first roll-up, off the request path: a cold first call would hold the first figures back.
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        wattmill_analytics.warm_up()
+        if not self._stopping.is_set():
+            self._scheduler.start()
+
+    def stop(self) -> None:
+        """Ends after the job that runs now; gives the lock back."""
+        self._stopping.set()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _lead(self) -> psycopg.Connection[Any] | None:
+        """The leader's connection, or None while another replica leads or the database is away."""
+        try:
+            if self._connection is not None:
+                store.ping(self._connection)
+                return self._connection
+        except psycopg.Error as error:
+            log.warning("lost the leader's connection: %s", error, extra={"action": "lead"})
+            self._connection = None
+        try:
+            connection = psycopg.connect(self._settings.database_url, autocommit=True, connect_timeout=5)
+        except psycopg.Error as error:
+            log.warning("the database can't be reached: %s", error, extra={"action": "lead"})
+            return None
+        if store.try_lead(connection):
+            log.info("this process runs the jobs", extra={"action": "lead"})
+            self._connection = connection
+            return connection
+        connection.close()
+        return None
+
+    def _run(self, name: str, function: Callable[[psycopg.Connection[Any]], str]) -> None:
+        connection = self._lead()
+        if connection is None or name == "lead" or self._stopping.is_set():
+            return
+        try:
+            store.began(connection, name)
+            detail = function(connection)
+            store.ended(connection, name, True, detail)
+        except Exception as error:  # a job must not end the scheduler: the next run tries again, and the log says why
+            log.exception("job %s failed", name, extra={"action": name})
+            if not connection.closed and not connection.broken:
+                store.ended(connection, name, False, f"{type(error).__name__}: {error}"[:500])
+
+    def _roll_up(self, connection: psycopg.Connection[Any]) -> str:
+        closed = 0
+        while not self._stopping.is_set() and (windows := accounting.roll_up(connection)):
+            closed += windows
+        return f"{closed} windows"
+
+    def _detect(self, connection: psycopg.Connection[Any]) -> str:
+        return detection.detect(connection, dt.datetime.now(dt.UTC))
+
+    def _verify(self, connection: psycopg.Connection[Any]) -> str:
+        last = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+        checked = store.verify_accelerators(connection, last - dt.timedelta(hours=1), last)
+        wrong = [v for v in checked if v.difference_mj]
+        if wrong:
+            log.error("ledger differs from the counters on %d boards: %s", len(wrong), wrong[:3], extra={"action": "verify"})
+            raise ArithmeticError(f"{len(wrong)} of {len(checked)} boards differ, first {wrong[0]}")
+        return f"{len(checked)} boards, difference 0"
+
+    def _retain(self, connection: psycopg.Connection[Any]) -> str:
+        now = dt.datetime.now(dt.UTC)
+        store.drop_older(connection, SAMPLE_TABLES, now - dt.timedelta(days=self._settings.retain_samples_days))
+        store.drop_older(connection, MINUTE_TABLES, now - dt.timedelta(days=self._settings.retain_minutes_days))
+        pruned = store.prune_batch_ledger(connection, now - dt.timedelta(days=self._settings.retain_samples_days))
+        return f"{pruned} batch rows pruned"

@@ -1,0 +1,1 @@
+"""HTTP only: parameters in, one question to the store or one pure function, an answer out."""

@@ -1,0 +1,190 @@
+"""Findings: what wastes energy, since when, how much, why, and what to change."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from wattmill_api import auth
+from wattmill_api.efficiency import MJ_PER_KWH
+from wattmill_api.errors import Conflict, NotFound
+from wattmill_api.parameters import Instant, Name, Names, Question
+from wattmill_api.routes.documents import answer, problems
+from wattmill_api.store import findings as store
+from wattmill_api.store import prices
+from wattmill_api.store.prices import Prices
+
+router = APIRouter(prefix="/findings", tags=["findings"])
+State = Literal["open", "acknowledged", "resolved", "closed"]
+
+
+class FindingsQuestion(Question):
+    state: Literal["open", "acknowledged", "resolved", "closed", "all"] = Field(
+        "all", description="open: nobody has looked; acknowledged; resolved: by a person; closed: the cause is gone."
+    )
+    kind: Names = Field([], description="Detectors, for example idle-loaded; repeatable.")
+    workload: Names = Field([], description="Names of workloads; repeatable.")
+    node: Names = Field([], description="Names of nodes; repeatable.")
+    site: Names = Field([], description="Names of sites; repeatable.")
+    start: Instant | None = Field(None, description="Only findings that lasted past this time.")
+    end: Instant | None = Field(None, description="Only findings that began before this time.")
+    limit: int = Field(1000, ge=1, le=1000, description="Most findings in the answer.")
+
+
+class ImpactCost(BaseModel):
+    currency: str
+    total: float
+
+
+class Impact(BaseModel):
+    """What it wasted so far; cost and CO2 at the prices in force when it was last seen."""
+
+    energy_mj: int
+    kwh: float
+    cost: ImpactCost | None
+    co2_grams: float | None
+
+
+class FindingModel(BaseModel):
+    id: int
+    kind: str
+    subject: str
+    state: State
+    site: str | None
+    node: str | None
+    workload: str | None
+    since: dt.datetime
+    until: dt.datetime | None
+    last_seen: dt.datetime
+    impact: Impact
+    evidence: Any
+    summary: str
+    remedy: str
+    acknowledged: dt.datetime | None
+    resolved: dt.datetime | None
+    note: str | None
+    simulated: bool
+
+
+class FindingsAnswer(BaseModel):
+    rows: list[FindingModel]
+
+
+class Note(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    note: Name = Field("", description="What was done, for the next person on call.")
+
+
+FindingId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+@router.get(
+    "",
+    operation_id="findings",
+    summary="Findings, those not over first, then by energy",
+    response_model=FindingsAnswer,
+    responses=problems(401, 403, 422, 503),
+    dependencies=[auth.needs("read")],
+)
+def get_findings(request: Request, question: Annotated[FindingsQuestion, Query()]) -> Response:
+    with request.app.state.database.reading() as connection:
+        found = store.find(
+            connection,
+            state=None if question.state == "all" else question.state,
+            kind=question.kind or None,
+            workload=question.workload or None,
+            node=question.node or None,
+            site=question.site or None,
+            start=question.start,
+            end=question.end,
+            limit=question.limit,
+        )
+        known = prices.load(connection)
+    return answer({"rows": [document(finding, known) for finding in found]})
+
+
+@router.get(
+    "/{finding_id}",
+    operation_id="finding",
+    summary="One finding",
+    response_model=FindingModel,
+    responses=problems(401, 403, 404, 422, 503),
+    dependencies=[auth.needs("read")],
+)
+def get_finding(request: Request, finding_id: FindingId) -> Response:
+    with request.app.state.database.reading() as connection:
+        return _one(connection, finding_id)
+
+
+@router.post(
+    "/{finding_id}/acknowledge",
+    operation_id="acknowledge_finding",
+    summary="Say that someone has seen it",
+    response_model=FindingModel,
+    responses=problems(400, 401, 403, 404, 409, 413, 422, 503),
+    dependencies=[auth.needs("admin")],
+)
+def acknowledge_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = Note()) -> Response:
+    with request.app.state.database.writing() as connection:
+        done = store.acknowledge(connection, finding_id, note.note)
+        response = _one(connection, finding_id)
+    if not done:
+        raise Conflict(f"Finding {finding_id} is over already.")
+    return response
+
+
+@router.post(
+    "/{finding_id}/resolve",
+    operation_id="resolve_finding",
+    summary="Say that it is over",
+    response_model=FindingModel,
+    responses=problems(400, 401, 403, 404, 413, 422, 503),
+    dependencies=[auth.needs("admin")],
+)
+def resolve_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = Note()) -> Response:
+    with request.app.state.database.writing() as connection:
+        store.resolve(connection, finding_id, note.note)
+        return _one(connection, finding_id)
+
+
+def _one(connection: Any, finding_id: int) -> Response:
+    found = store.find(connection, finding_id=finding_id)
+    if not found:
+        raise NotFound(f"There is no finding {finding_id}.")
+    return answer(document(found[0], prices.load(connection)))
+
+
+def document(finding: store.Finding, known: Prices) -> dict[str, Any]:
+    """A finding as it is answered, priced."""
+    kwh = Decimal(finding.energy_mj) / MJ_PER_KWH
+    tariff = known.tariff.at(finding.site, finding.last_seen)
+    grams_per_kwh = known.carbon.at(finding.site, finding.last_seen)
+    return {
+        "id": finding.finding_id,
+        "kind": finding.kind,
+        "subject": finding.subject,
+        "state": finding.state,
+        "site": finding.site or None,
+        "node": finding.node or None,
+        "workload": finding.workload or None,
+        "since": finding.since,
+        "until": finding.until,
+        "last_seen": finding.last_seen,
+        "impact": {
+            "energy_mj": finding.energy_mj,
+            "kwh": float(kwh),
+            "cost": {"currency": tariff[0], "total": float(kwh * tariff[1])} if tariff else None,
+            "co2_grams": None if grams_per_kwh is None else float(kwh * grams_per_kwh),
+        },
+        "evidence": finding.evidence,
+        "summary": finding.summary,
+        "remedy": finding.remedy,
+        "acknowledged": finding.acknowledged,
+        "resolved": finding.resolved,
+        "note": finding.note or None,
+        "simulated": finding.simulated,
+    }

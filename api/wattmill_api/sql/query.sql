@@ -1,0 +1,476 @@
+-- Statements of store/query.py: what people and tools ask. Every one over a time series binds time.
+--
+-- Dimensions that are not asked for are NULL, so that one text serves every grouping. `hour_start` to `hour_end` is read
+-- from hours, the rest from minutes; both hold the same sums. Slices are the stretches between two changes of any price.
+
+-- name: ping
+SELECT 1
+
+-- name: one_snapshot
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+
+-- name: ledger_entry
+-- A part of `energy`: the ledger's rows as they are.
+SELECT *, false AS host_unknown FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+UNION ALL
+SELECT *, false FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+UNION ALL
+SELECT *, false FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+
+-- name: shared_entry
+-- A part of `energy`: as `ledger_entry`, with each node's host energy shared among its rows of the same minute (or hour)
+-- by their energy: whole millijoules, largest remainder, so that the shares sum to the host's meter. Where the boards
+-- used nothing there is nobody to share with, and it stays a row of its own.
+WITH entry AS (
+    SELECT * FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT * FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT * FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+), host_entry AS (
+    SELECT * FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT * FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT * FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+), host AS (
+    SELECT time, node_id, sum(energy_mj) AS host_mj, sum(estimated_mj) AS host_estimated_mj
+    FROM host_entry
+    GROUP BY time, node_id
+), met AS (
+    SELECT entry.*, host_mj, host_estimated_mj, sum(energy_mj) OVER (PARTITION BY time, node_id) AS node_mj
+    FROM entry
+    LEFT JOIN host USING (time, node_id)
+), floored AS (
+    SELECT
+        met.*,
+        div(host_mj * energy_mj, NULLIF(node_mj, 0)) AS share_mj,
+        mod(host_mj * energy_mj, NULLIF(node_mj, 0)) AS rest,
+        div(host_estimated_mj * energy_mj, NULLIF(node_mj, 0)) AS share_estimated_mj
+    FROM met
+), ranked AS (
+    SELECT
+        floored.*,
+        host_mj - sum(share_mj) OVER (PARTITION BY time, node_id) AS left_mj,
+        row_number() OVER (
+            PARTITION BY time, node_id ORDER BY rest DESC, accelerator_id, placement_id, account
+        ) AS place
+    FROM floored
+)
+SELECT
+    time, node_id, accelerator_id, placement_id, account,
+    energy_mj + COALESCE(share_mj + CASE WHEN place <= left_mj THEN 1 ELSE 0 END, 0) AS energy_mj,
+    estimated_mj + COALESCE(share_estimated_mj, 0) AS estimated_mj,
+    input_tokens, cached_input_tokens, output_tokens, covered_us, span_us,
+    host_mj IS NULL AND energy_mj > 0 AS host_unknown
+FROM ranked
+UNION ALL
+SELECT time, node_id, 0, 0, 5, host_mj, host_estimated_mj, NULL, NULL, NULL, 0, 0, false
+FROM host
+WHERE NOT EXISTS (
+    SELECT FROM met WHERE met.time = host.time AND met.node_id = host.node_id AND met.node_mj > 0
+)
+
+-- name: energy
+-- Energy and tokens by bucket, slice, site and the dimensions asked for. Its place for entries is filled by one of the two parts above.
+WITH entry AS (
+    {entry}
+), total AS (
+    SELECT
+        COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
+        width_bucket(time, %(cuts)s::timestamptz[]) AS slice,
+        node_id, accelerator_id, placement_id, account,
+        sum(energy_mj) AS energy_mj,
+        sum(estimated_mj) AS estimated_mj,
+        sum(input_tokens) AS input_tokens,
+        sum(cached_input_tokens) AS cached_input_tokens,
+        sum(output_tokens) AS output_tokens,
+        bool_or(account = 1 AND input_tokens IS NULL) AS input_unknown,
+        bool_or(account = 1 AND cached_input_tokens IS NULL) AS cached_unknown,
+        bool_or(account = 1 AND output_tokens IS NULL) AS output_unknown,
+        bool_or(accelerator_id = 0 AND output_tokens > 0) AS placement_unknown,
+        sum(covered_us) AS covered_us,
+        sum(span_us) AS span_us,
+        bool_or(host_unknown) AS host_unknown
+    FROM entry
+    GROUP BY 1, 2, 3, 4, 5, 6
+)
+SELECT
+    bucket, slice, s.name AS site,
+    CASE WHEN 'workload' = ANY(%(by)s) THEN w.name END AS by_workload,
+    CASE WHEN 'model' = ANY(%(by)s) THEN NULLIF(w.model, '') END AS by_model,
+    CASE WHEN 'engine' = ANY(%(by)s) THEN e.engine_id END AS by_engine_id,
+    CASE WHEN 'team' = ANY(%(by)s) THEN NULLIF(w.team, '') END AS by_team,
+    CASE WHEN 'node' = ANY(%(by)s) THEN n.node_id END AS by_node_id,
+    CASE WHEN 'accelerator' = ANY(%(by)s) THEN a.uuid END AS by_accelerator,
+    CASE WHEN 'accelerator_model' = ANY(%(by)s) THEN NULLIF(a.model, '') END AS by_accelerator_model,
+    CASE WHEN %(by_account)s THEN account END AS account,
+    min(CASE WHEN 'engine' = ANY(%(by)s) THEN e.target END) AS engine_target,
+    min(CASE WHEN 'engine' = ANY(%(by)s) THEN e.series END) AS engine_series,
+    min(CASE WHEN 'engine' = ANY(%(by)s) AND e.engine_id IS NOT NULL OR 'node' = ANY(%(by)s) THEN n.name END) AS node_name,
+    bool_or(n.simulated) AS simulated,
+    sum(energy_mj) AS energy_mj,
+    sum(estimated_mj) AS estimated_mj,
+    sum(input_tokens) AS input_tokens,
+    sum(cached_input_tokens) AS cached_input_tokens,
+    sum(output_tokens) AS output_tokens,
+    bool_or(input_unknown) AS input_unknown,
+    bool_or(cached_unknown) AS cached_unknown,
+    bool_or(output_unknown) AS output_unknown,
+    bool_or(placement_unknown) AS placement_unknown,
+    sum(covered_us) AS covered_us,
+    sum(span_us) AS span_us,
+    bool_or(host_unknown) AS host_unknown
+FROM total
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+LEFT JOIN accelerator a USING (accelerator_id)
+LEFT JOIN placement p USING (placement_id)
+LEFT JOIN engine e ON e.engine_id = p.engine_id
+LEFT JOIN workload w ON w.workload_id = p.workload_id
+WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    AND (%(accelerator)s::text[] IS NULL OR COALESCE(a.uuid, '') = ANY(%(accelerator)s))
+    AND (%(accelerator_model)s::text[] IS NULL OR COALESCE(a.model, '') = ANY(%(accelerator_model)s))
+    AND (%(engine)s::text[] IS NULL OR COALESCE(e.target, '') = ANY(%(engine)s))
+    AND (%(workload)s::text[] IS NULL OR COALESCE(w.name, '') = ANY(%(workload)s))
+    AND (%(model)s::text[] IS NULL OR COALESCE(w.model, '') = ANY(%(model)s))
+    AND (%(team)s::text[] IS NULL OR COALESCE(w.team, '') = ANY(%(team)s))
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+ORDER BY bucket, by_workload, by_model, engine_target, by_team, node_name, by_accelerator, by_accelerator_model, account
+LIMIT %(limit)s
+
+-- name: overhead
+-- Host energy as an account of its own.
+WITH host_entry AS (
+    SELECT * FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT * FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT * FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+)
+SELECT
+    COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
+    s.name AS site,
+    CASE WHEN 'node' = ANY(%(by)s) THEN n.node_id END AS by_node_id,
+    min(CASE WHEN 'node' = ANY(%(by)s) THEN n.name END) AS node_name,
+    bool_or(n.simulated) AS simulated,
+    sum(energy_mj) AS energy_mj,
+    sum(estimated_mj) AS estimated_mj,
+    sum(covered_us) AS covered_us
+FROM host_entry
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+GROUP BY 1, 2, 3
+ORDER BY bucket, site, node_name
+
+-- name: meter
+-- What the boards' own counters say, past the ledger: both must be the same number.
+SELECT COALESCE(sum(m.energy_mj), 0) AS energy_mj
+FROM accelerator_minute m
+JOIN accelerator a USING (accelerator_id)
+JOIN node n ON n.node_id = m.node_id
+JOIN site s USING (site_id)
+WHERE m.time >= %(start)s AND m.time < %(end)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
+    AND (%(accelerator_model)s::text[] IS NULL OR a.model = ANY(%(accelerator_model)s))
+
+-- name: host_meter
+SELECT COALESCE(sum(m.energy_mj), 0) AS energy_mj
+FROM host_minute m
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE m.time >= %(start)s AND m.time < %(end)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+
+-- name: accelerator_islands
+-- Stretches of minutes that are covered alike, per board.
+SELECT
+    i.accelerator_id AS device_id, min(i.time) AS first_time, count(*)::int AS minutes, i.covered_us,
+    sum(i.anomalies)::int AS anomalies
+FROM (
+    SELECT
+        m.accelerator_id, m.time, m.covered_us, m.anomalies,
+        m.time - interval '1 minute' * row_number() OVER (PARTITION BY m.accelerator_id, m.covered_us ORDER BY m.time) AS island
+    FROM accelerator_minute m
+    JOIN node n ON n.node_id = m.node_id
+    JOIN site s USING (site_id)
+    JOIN accelerator a USING (accelerator_id)
+    WHERE m.time >= %(start)s AND m.time < %(end)s
+        AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
+        AND (%(accelerator_model)s::text[] IS NULL OR a.model = ANY(%(accelerator_model)s))
+) i
+GROUP BY i.accelerator_id, i.covered_us, i.island
+ORDER BY i.accelerator_id, first_time
+LIMIT %(limit)s
+
+-- name: engine_islands
+SELECT
+    i.engine_id AS device_id, min(i.time) AS first_time, count(*)::int AS minutes, i.covered_us,
+    sum(i.anomalies)::int AS anomalies
+FROM (
+    SELECT
+        d.engine_id, d.time, d.covered_us, d.anomalies,
+        d.time - interval '1 minute' * row_number() OVER (PARTITION BY d.engine_id, d.covered_us ORDER BY d.time) AS island
+    FROM (
+        SELECT
+            m.engine_id, m.time, LEAST(sum(m.covered_us), 60000000)::bigint AS covered_us, sum(m.anomalies) AS anomalies
+        FROM engine_minute m
+        JOIN node n USING (node_id)
+        JOIN site s USING (site_id)
+        WHERE m.time >= %(start)s AND m.time < %(end)s
+            AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+            AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        GROUP BY m.engine_id, m.time
+    ) d
+) i
+GROUP BY i.engine_id, i.covered_us, i.island
+ORDER BY i.engine_id, first_time
+LIMIT %(limit)s
+
+-- name: expected_accelerators
+SELECT a.accelerator_id AS device_id, a.uuid AS name, n.name AS node, s.name AS site, n.node_id, a.first_seen
+FROM accelerator a
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE a.first_seen < %(end)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
+    AND (%(accelerator_model)s::text[] IS NULL OR a.model = ANY(%(accelerator_model)s))
+ORDER BY s.name, n.name, a.device_index, a.uuid
+
+-- name: expected_engines
+SELECT e.engine_id AS device_id, e.target AS name, n.name AS node, s.name AS site, n.node_id, e.first_seen
+FROM engine e
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE e.first_seen < %(end)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+ORDER BY s.name, n.name, e.target, e.series
+
+-- name: absences
+-- Why something was not read, merged while the reason stays the same for ten minutes and less between two notes.
+SELECT a.node_id, a.subject, a.id, a.reason, max(a.detail) AS detail, min(a.start_time) AS start_time, max(a.time) AS end_time
+FROM (
+    SELECT b.*, sum(CASE WHEN b.apart THEN 1 ELSE 0 END) OVER (
+        PARTITION BY b.node_id, b.subject, b.id, b.reason ORDER BY b.time
+    ) AS spell
+    FROM (
+        SELECT
+            c.*,
+            c.start_time - lag(c.time) OVER (
+                PARTITION BY c.node_id, c.subject, c.id, c.reason ORDER BY c.time
+            ) > interval '10 minutes' AS apart
+        FROM absence c
+        JOIN node n USING (node_id)
+        JOIN site s USING (site_id)
+        WHERE c.time >= %(start)s AND c.time < %(until)s AND c.start_time < %(end)s
+            AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+            AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    ) b
+) a
+GROUP BY a.node_id, a.subject, a.id, a.reason, a.spell
+ORDER BY start_time
+LIMIT %(limit)s
+
+-- name: accelerator_series
+SELECT
+    v.bucket, v.by_accelerator, v.by_accelerator_model, v.by_node, v.by_site, NULL AS by_engine, NULL AS by_workload,
+    NULL AS by_model, NULL AS by_team,
+    CASE WHEN %(across)s = 'sum' THEN sum(v.value) ELSE avg(v.value) END AS value
+FROM (
+    SELECT
+        date_bin(%(step)s::interval, m.time, TIMESTAMPTZ '1970-01-01 00:00:00Z') AS bucket,
+        m.accelerator_id,
+        min(CASE WHEN 'accelerator' = ANY(%(by)s) THEN a.uuid END) AS by_accelerator,
+        min(CASE WHEN 'accelerator_model' = ANY(%(by)s) THEN a.model END) AS by_accelerator_model,
+        min(CASE WHEN 'node' = ANY(%(by)s) THEN n.name END) AS by_node,
+        min(CASE WHEN 'site' = ANY(%(by)s) THEN s.name END) AS by_site,
+        CASE WHEN %(within)s = 'sum' THEN sum(x.value) ELSE avg(x.value) END AS value
+    FROM accelerator_minute m
+    CROSS JOIN LATERAL (
+        SELECT CASE %(metric)s
+            WHEN 'energy_mj' THEN m.energy_mj::float8
+            WHEN 'power_mw' THEN m.power_mw::float8
+            WHEN 'utilisation_ratio' THEN m.utilisation_ratio::float8
+            WHEN 'temperature_celsius' THEN m.temperature_celsius::float8
+            WHEN 'memory_used_bytes' THEN m.memory_used_bytes::float8
+            WHEN 'sm_clock_mhz' THEN m.sm_clock_mhz::float8
+            WHEN 'process_count' THEN m.process_count::float8
+            WHEN 'covered_ratio' THEN m.covered_us / 60000000.0::float8
+        END AS value
+    ) x
+    JOIN accelerator a USING (accelerator_id)
+    JOIN node n ON n.node_id = m.node_id
+    JOIN site s USING (site_id)
+    WHERE m.time >= %(start)s AND m.time < %(end)s AND x.value IS NOT NULL
+        AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
+        AND (%(accelerator_model)s::text[] IS NULL OR a.model = ANY(%(accelerator_model)s))
+    GROUP BY 1, m.accelerator_id, m.node_id
+) v
+GROUP BY 1, 2, 3, 4, 5
+ORDER BY by_site, by_node, by_accelerator, by_accelerator_model, bucket
+LIMIT %(limit)s
+
+-- name: engine_series
+SELECT
+    v.bucket, NULL AS by_accelerator, NULL AS by_accelerator_model, v.by_node, v.by_site, v.by_engine, v.by_workload,
+    v.by_model, v.by_team,
+    CASE WHEN %(across)s = 'sum' THEN sum(v.value) ELSE avg(v.value) END AS value
+FROM (
+    SELECT
+        date_bin(%(step)s::interval, m.time, TIMESTAMPTZ '1970-01-01 00:00:00Z') AS bucket,
+        m.engine_id, m.placement_id,
+        min(CASE WHEN 'node' = ANY(%(by)s) OR 'engine' = ANY(%(by)s) THEN n.name END) AS by_node,
+        min(CASE WHEN 'site' = ANY(%(by)s) THEN s.name END) AS by_site,
+        min(CASE WHEN 'engine' = ANY(%(by)s) THEN e.target || e.series END) AS by_engine,
+        min(CASE WHEN 'workload' = ANY(%(by)s) THEN w.name END) AS by_workload,
+        min(CASE WHEN 'model' = ANY(%(by)s) THEN w.model END) AS by_model,
+        min(CASE WHEN 'team' = ANY(%(by)s) THEN w.team END) AS by_team,
+        CASE WHEN %(within)s = 'sum' THEN sum(x.value) ELSE avg(x.value) END AS value
+    FROM engine_minute m
+    CROSS JOIN LATERAL (
+        SELECT CASE %(metric)s
+            WHEN 'input_tokens' THEN m.input_tokens::float8
+            WHEN 'cached_input_tokens' THEN m.cached_input_tokens::float8
+            WHEN 'computed_input_tokens' THEN m.computed_input_tokens::float8
+            WHEN 'output_tokens' THEN m.output_tokens::float8
+            WHEN 'requests_finished' THEN m.requests_finished::float8
+            WHEN 'preemptions' THEN m.preemptions::float8
+            WHEN 'requests_running' THEN m.requests_running::float8
+            WHEN 'requests_waiting' THEN m.requests_waiting::float8
+            WHEN 'kv_cache_usage_ratio' THEN m.kv_cache_usage_ratio::float8
+        END AS value
+    ) x
+    JOIN engine e USING (engine_id)
+    JOIN node n ON n.node_id = m.node_id
+    JOIN site s USING (site_id)
+    LEFT JOIN placement p USING (placement_id)
+    LEFT JOIN workload w USING (workload_id)
+    WHERE m.time >= %(start)s AND m.time < %(end)s AND x.value IS NOT NULL
+        AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        AND (%(engine)s::text[] IS NULL OR e.target = ANY(%(engine)s))
+        AND (%(workload)s::text[] IS NULL OR COALESCE(w.name, '') = ANY(%(workload)s))
+        AND (%(model)s::text[] IS NULL OR COALESCE(w.model, '') = ANY(%(model)s))
+        AND (%(team)s::text[] IS NULL OR COALESCE(w.team, '') = ANY(%(team)s))
+    GROUP BY 1, m.engine_id, m.placement_id
+) v
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+ORDER BY by_site, by_node, by_engine, by_workload, by_model, by_team, bucket
+LIMIT %(limit)s
+
+-- name: streams_committed_through
+SELECT name, committed_through FROM stream WHERE name = ANY(%(names)s)
+
+-- name: sites
+SELECT
+    s.site_id AS cursor, s.name,
+    (SELECT count(*) FROM node n WHERE n.site_id = s.site_id)::int AS nodes,
+    (SELECT count(*) FROM accelerator a JOIN node n USING (node_id) WHERE n.site_id = s.site_id)::int AS accelerators,
+    (SELECT count(*) FROM engine e JOIN node n USING (node_id) WHERE n.site_id = s.site_id)::int AS engines,
+    (SELECT max(n.last_seen) FROM node n WHERE n.site_id = s.site_id) AS last_seen
+FROM site s
+WHERE s.site_id > %(after)s AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+ORDER BY s.site_id
+LIMIT %(limit)s
+
+-- name: nodes
+SELECT
+    n.node_id AS cursor, n.name, s.name AS site, n.labels, NULLIF(n.boot_id, '') AS boot_id,
+    NULLIF(n.agent_version, '') AS agent_version, n.interval_us, n.simulated, n.first_seen, n.last_seen,
+    (SELECT count(*) FROM accelerator a WHERE a.node_id = n.node_id)::int AS accelerators,
+    (SELECT count(*) FROM engine e WHERE e.node_id = n.node_id)::int AS engines
+FROM node n
+JOIN site s USING (site_id)
+WHERE n.node_id > %(after)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+ORDER BY n.node_id
+LIMIT %(limit)s
+
+-- name: accelerators
+SELECT
+    a.accelerator_id AS cursor, a.uuid, n.name AS node, s.name AS site, n.labels, n.simulated, a.device_index AS index,
+    NULLIF(a.model, '') AS model, NULLIF(a.vendor, '') AS vendor, a.memory_total_bytes, a.power_limit_mw,
+    a.first_seen, a.last_seen,
+    COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+            'engine', e.target, 'workload', w.name, 'model', NULLIF(w.model, ''), 'team', NULLIF(w.team, ''),
+            'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
+        ) ORDER BY p.until DESC)
+        FROM placement p
+        JOIN engine e USING (engine_id)
+        JOIN workload w USING (workload_id)
+        WHERE e.node_id = a.node_id AND a.accelerator_id = ANY(p.accelerator_ids)
+    ), '[]') AS placements
+FROM accelerator a
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE a.accelerator_id > %(after)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+ORDER BY a.accelerator_id
+LIMIT %(limit)s
+
+-- name: engines
+SELECT
+    e.engine_id AS cursor, e.target, e.series, n.name AS node, s.name AS site, n.labels, n.simulated,
+    NULLIF(e.engine_kind, '') AS engine_kind, NULLIF(e.version, '') AS version, e.first_seen, e.last_seen,
+    COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+            'workload', w.name, 'model', NULLIF(w.model, ''), 'team', NULLIF(w.team, ''),
+            'accelerators', ARRAY(
+                SELECT a.uuid FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
+            ),
+            'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
+        ) ORDER BY p.until DESC)
+        FROM placement p
+        JOIN workload w USING (workload_id)
+        WHERE p.engine_id = e.engine_id
+    ), '[]') AS placements
+FROM engine e
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE e.engine_id > %(after)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+ORDER BY e.engine_id
+LIMIT %(limit)s
+
+-- name: workloads
+SELECT
+    w.workload_id AS cursor, w.name, NULLIF(w.model, '') AS model, NULLIF(w.team, '') AS team,
+    min(p.since) AS first_seen, max(p.until) AS last_seen, bool_or(n.simulated) AS simulated,
+    jsonb_agg(jsonb_build_object(
+        'engine', e.target, 'node', n.name, 'site', s.name, 'labels', n.labels,
+        'accelerators', ARRAY(
+            SELECT a.uuid FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
+        ),
+        'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
+    ) ORDER BY p.until DESC) AS placements
+FROM workload w
+JOIN placement p USING (workload_id)
+JOIN engine e USING (engine_id)
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE w.workload_id > %(after)s
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+GROUP BY w.workload_id
+ORDER BY w.workload_id
+LIMIT %(limit)s
+
+-- name: job_runs
+SELECT job, started, finished, ok FROM job_run ORDER BY job

@@ -1,0 +1,147 @@
+-- Statements of store/rollup.py: samples out as arrays, the ledger in.
+-- Every column read as an array is made NOT NULL (-1, or NaN for ratios), so that a column packs to 8 bytes a row.
+
+-- name: take_dirty
+-- Takes what has been committed so far; what commits later stays for the next run.
+DELETE FROM dirty_span WHERE dirty_id IN (SELECT dirty_id FROM dirty_span ORDER BY dirty_id LIMIT %(limit)s)
+RETURNING node_id, first_time, last_time
+
+-- name: put_back_dirty
+INSERT INTO dirty_span (node_id, first_time, last_time)
+SELECT * FROM unnest(%(node_ids)s::integer[], %(first_times)s::timestamptz[], %(last_times)s::timestamptz[])
+
+-- name: dirty_count
+SELECT count(*), min(first_time) FROM dirty_span
+
+-- name: nodes
+SELECT node_id, interval_us, (extract(epoch FROM first_seen) * 1000000)::bigint AS first_seen_us,
+       (extract(epoch FROM last_seen) * 1000000)::bigint AS last_seen_us
+FROM node WHERE node_id = ANY(%(node_ids)s) ORDER BY node_id
+
+-- name: accelerators
+SELECT accelerator_id, node_id, COALESCE(power_limit_mw, 0) AS power_limit_mw
+FROM accelerator WHERE node_id = ANY(%(node_ids)s) ORDER BY accelerator_id
+
+-- name: engines
+SELECT engine_id, node_id, (extract(epoch FROM first_seen) * 1000000)::bigint AS first_seen_us
+FROM engine WHERE node_id = ANY(%(node_ids)s) ORDER BY engine_id
+
+-- name: placements
+SELECT p.placement_id, p.accelerator_ids FROM placement p JOIN engine e USING (engine_id)
+WHERE e.node_id = ANY(%(node_ids)s)
+
+-- name: accelerator_samples
+SELECT accelerator_id::bigint, time, COALESCE(energy_mj, -1), COALESCE(power_mw, power_instant_mw, -1)::bigint, epoch,
+       COALESCE(epoch_start_us, -1), COALESCE(process_count, -1)::bigint, COALESCE(memory_used_bytes, -1),
+       COALESCE(clock_event_reasons, 0), COALESCE(sm_clock_mhz, -1)::bigint, COALESCE(temperature_celsius, -999)::bigint,
+       COALESCE(utilisation_ratio, 'NaN')::float8
+FROM accelerator_sample
+WHERE accelerator_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY accelerator_id, time
+
+-- name: engine_samples
+SELECT engine_id::bigint, time, placement_id::bigint, epoch, COALESCE(epoch_start_us, -1), COALESCE(input_tokens, -1),
+       COALESCE(cached_input_tokens, -1), COALESCE(computed_input_tokens, -1), COALESCE(output_tokens, -1),
+       COALESCE(requests_finished, -1), COALESCE(preemptions, -1), COALESCE(requests_running, -1)::bigint,
+       COALESCE(requests_waiting, -1)::bigint, COALESCE(kv_cache_usage_ratio, 'NaN')::float8
+FROM engine_sample
+WHERE engine_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY engine_id, time
+
+-- name: host_domains
+SELECT DISTINCT domain FROM host_sample
+WHERE node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s ORDER BY domain
+
+-- name: host_samples
+SELECT node_id::bigint, time, COALESCE(energy_uj, -1), COALESCE(energy_range_uj, 0), epoch, COALESCE(epoch_start_us, -1),
+       COALESCE(power_mw, -1)::bigint
+FROM host_sample
+WHERE domain = %(domain)s AND node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY node_id, time
+
+-- The sample before and after a window, for series that have none near: bounded in time, one index descent each.
+
+-- name: accelerator_before
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM accelerator_sample
+    WHERE accelerator_id = i.id AND time < %(at)s AND time >= %(limit)s ORDER BY time DESC LIMIT 1) s
+
+-- name: accelerator_after
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM accelerator_sample
+    WHERE accelerator_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
+
+-- name: engine_before
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM engine_sample
+    WHERE engine_id = i.id AND time < %(at)s AND time >= %(limit)s ORDER BY time DESC LIMIT 1) s
+
+-- name: engine_after
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM engine_sample
+    WHERE engine_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
+
+-- name: host_before
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM host_sample
+    WHERE node_id = i.id AND time < %(at)s AND time >= %(limit)s ORDER BY time DESC LIMIT 1) s
+
+-- name: host_after
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM host_sample
+    WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
+
+-- name: clear_ledger_minute
+DELETE FROM ledger_minute
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+RETURNING node_id, (extract(epoch FROM time) * 1000000)::bigint AS time_us, revision
+
+-- name: clear_host_minute
+DELETE FROM host_minute WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: clear_accelerator_minute
+DELETE FROM accelerator_minute WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: clear_engine_minute
+DELETE FROM engine_minute WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: copy_ledger_minute
+COPY ledger_minute (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+    cached_input_tokens, output_tokens, covered_us, span_us, revision) FROM STDIN (FORMAT BINARY)
+
+-- name: copy_host_minute
+COPY host_minute (time, node_id, domain, energy_mj, estimated_mj, covered_us) FROM STDIN (FORMAT BINARY)
+
+-- name: copy_accelerator_minute
+COPY accelerator_minute (time, accelerator_id, node_id, energy_mj, estimated_mj, covered_us, anomalies, power_mw,
+    process_count, memory_used_bytes, clock_event_reasons, sm_clock_mhz, utilisation_ratio, temperature_celsius)
+FROM STDIN (FORMAT BINARY)
+
+-- name: copy_engine_minute
+COPY engine_minute (time, engine_id, node_id, placement_id, input_tokens, cached_input_tokens, computed_input_tokens,
+    output_tokens, requests_finished, preemptions, covered_us, anomalies, requests_running, requests_waiting,
+    kv_cache_usage_ratio) FROM STDIN (FORMAT BINARY)
+
+-- name: clear_ledger_hour
+DELETE FROM ledger_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_ledger_hour
+INSERT INTO ledger_hour (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+    cached_input_tokens, output_tokens, covered_us, span_us, revision)
+SELECT date_bin('1 hour', time, 'epoch'), node_id, accelerator_id, placement_id, account, sum(energy_mj)::bigint,
+       sum(estimated_mj)::bigint, sum(input_tokens)::bigint, sum(cached_input_tokens)::bigint, sum(output_tokens)::bigint,
+       sum(covered_us)::bigint, sum(span_us)::bigint, max(revision)
+FROM ledger_minute
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+GROUP BY 1, 2, 3, 4, 5
+
+-- name: clear_host_hour
+DELETE FROM host_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_host_hour
+INSERT INTO host_hour (time, node_id, domain, energy_mj, estimated_mj, covered_us)
+SELECT date_bin('1 hour', time, 'epoch'), node_id, domain, sum(energy_mj)::bigint, sum(estimated_mj)::bigint,
+       sum(covered_us)::bigint
+FROM host_minute
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+GROUP BY 1, 2, 3

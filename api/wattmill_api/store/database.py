@@ -1,0 +1,103 @@
+"""Connections: a pool for answers, a pool for writing, and psycopg's errors in our own words.
+
+Answers are read-only and stopped after `statement_timeout_s`. Everything is in autocommit mode: whoever needs a
+transaction opens one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from wattmill_api.errors import DatabaseAway, TooMuchAsked
+from wattmill_api.settings import Settings
+
+Connection = psycopg.Connection[Any]
+Pool = ConnectionPool[Connection]
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+# What says "not here, not now" rather than "this statement is wrong".
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.UndefinedTable,
+    PoolTimeout,
+    PoolClosed,
+    TooManyRequests,
+)
+
+
+class Database:
+    """The two pools of one process. Nothing connects before `open`."""
+
+    def __init__(self, settings: Settings) -> None:
+        timeout_ms = settings.statement_timeout_s * 1000
+        self._read = _pool(
+            settings.database_url,
+            "read",
+            settings.read_connections,
+            f"-c statement_timeout={timeout_ms} -c default_transaction_read_only=on -c TimeZone=UTC",
+        )
+        # One more than the writers of batches, so that a person's change never waits behind them.
+        self._write = _pool(
+            settings.database_url,
+            "write",
+            settings.write_connections + 1,
+            f"-c statement_timeout={timeout_ms} -c synchronous_commit=on -c TimeZone=UTC",
+        )
+
+    def open(self) -> None:
+        """Start connecting in the background; a database that is away is no reason not to start."""
+        self._read.open()
+        self._write.open()
+
+    def close(self) -> None:
+        self._read.close()
+        self._write.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for answers. Errors: DatabaseAway, TooMuchAsked."""
+        with translated(), self._read.connection() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection for changes. Errors: DatabaseAway, TooMuchAsked."""
+        with translated(), self._write.connection() as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """psycopg's errors as ours."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        raise TooMuchAsked from error
+    except AWAY as error:
+        raise DatabaseAway from error
+
+
+def _pool(url: str, name: str, size: int, options: str) -> Pool:
+    return ConnectionPool(
+        url,
+        min_size=1,
+        max_size=size,
+        open=False,
+        name=name,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        max_idle=300.0,
+        reconnect_timeout=5.0,
+        check=ConnectionPool.check_connection,
+        kwargs={
+            "autocommit": True,
+            "options": options,
+            "connect_timeout": int(CONNECT_TIMEOUT_SECONDS),
+            "application_name": f"wattmill {name}",
+        },
+    )

@@ -1,0 +1,535 @@
+"""Stores batches exactly once: one transaction holds the batch ledger's row, the samples and the dirty mark.
+
+What makes it exact: a batch is claimed in `batch_ledger` by (stream, sequence) before its samples are copied, so a
+retry finds the claim and gets the stored receipt; and the samples' own key (time, device) refuses a second copy even
+from an agent that numbers its batches wrongly. Ids of nodes, boards and engines are handed out in a transaction of
+their own first, so that a roll-back never leaves a cached id that does not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from wattmill_api.store import statements
+from wattmill_collector.wire import (
+    AbsenceReading,
+    AcceleratorReading,
+    EngineReading,
+    HostReading,
+    NodeHeader,
+    Reading,
+    Receipt,
+    Rejection,
+)
+
+_SQL = statements("ingest")
+_POSTGRES_EPOCH_US = 946_684_800_000_000
+_SEEN_EVERY_US = 30_000_000  # `last_seen` may lag this much: an update per device and tick would cost more than the samples
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParsedBatch:
+    """One line of a post after all checks: the readings that are good, with their index on the wire, and the rest."""
+
+    stream: str
+    sequence: int
+    time_us: int
+    node: NodeHeader
+    readings: Sequence[tuple[int, Reading]]
+    sha256: bytes
+    rejections: Sequence[Rejection] = ()
+
+
+_SIGHTINGS = {
+    "intern_node": "saw_nodes",
+    "intern_accelerator": "saw_accelerators",
+    "intern_engine": "saw_engines",
+    "intern_placement": "saw_placements",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    types: tuple[str, ...]
+    key_columns: tuple[str, ...]
+    key: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+
+# timestamptz is 8 bytes of microseconds since 2000 on the wire, so an int8 is copied without building a datetime.
+_TABLES = (
+    _Table(
+        "accelerator_sample",
+        ("int8", "int4", "int4", "int8", "int8", "int8", "int8", "int8")
+        + ("int4", "int4", "int4", "int4", "int4", "int4", "float4", "int2"),
+        ("time", "accelerator_id"),
+        lambda row: (row[0], row[1]),
+    ),
+    _Table(
+        "engine_sample",
+        ("int8", "int4", "int4", "int4", "int8", "int8", "int8", "int8", "int8", "int8", "int8", "int8")
+        + ("int4", "int4", "float4"),
+        ("time", "engine_id"),
+        lambda row: (row[0], row[1]),
+    ),
+    _Table(
+        "host_sample",
+        ("int8", "int4", "text", "int8", "int8", "int8", "int8", "int4"),
+        ("time", "node_id", "domain"),
+        lambda row: (row[0], row[1], row[2]),
+    ),
+    _Table(
+        "absence",
+        ("int8", "int4", "text", "text", "text", "text", "int8"),
+        ("time", "node_id", "subject", "id", "reason"),
+        lambda row: (row[0], row[1], row[2], row[3], row[4]),
+    ),
+)
+
+
+def _datetime(time_us: int) -> dt.datetime:
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time_us)
+
+
+class Interner:
+    """Hands out the ids of sites, nodes, streams, boards, engines and placements; keeps them while they are true.
+
+    One per process; guarded by its caller. `token` names the database incarnation: after a restore ids may differ.
+    When a thing was seen is written in bulk by `write_sightings`, and only where it moved enough to matter.
+    """
+
+    def __init__(self) -> None:
+        self._token = ""
+        self._ids: dict[tuple[Any, ...], int] = {}
+        self._written: dict[tuple[str, int], tuple[int, int]] = {}
+        self._sighted: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def renew(self, connection: psycopg.Connection[Any]) -> None:
+        """Forget everything when the database is not the one the ids came from."""
+        row = connection.execute(_SQL["database_token"]).fetchone()
+        token = str(row[0]) if row else ""
+        if token != self._token:
+            self.forget()
+            self._token = token
+
+    def forget(self) -> None:
+        """Drop all cached ids, after an error that may have come from a stale one."""
+        self._ids.clear()
+        self._written.clear()
+        self._sighted.clear()
+        self._token = ""
+
+    def get(
+        self,
+        connection: psycopg.Connection[Any],
+        statement: str,
+        key: tuple[Any, ...],
+        time_us: int,
+        parameters: Callable[[], dict[str, Any]],
+    ) -> int:
+        """The id for a key; asks the database when the key is new. `time_us` 0: its sightings are not kept."""
+        id_ = self._ids.get((statement, key))
+        if id_ is None:
+            row = connection.execute(_SQL[statement], {**parameters(), "seen": _datetime(time_us)}).fetchone()
+            assert row is not None  # every intern statement returns its row
+            id_ = self._ids[statement, key] = int(row[0])
+        if time_us:
+            first, last = self._sighted.get((statement, id_), (time_us, time_us))
+            self._sighted[statement, id_] = (min(first, time_us), max(last, time_us))
+        return id_
+
+    def write_sightings(self, connection: psycopg.Connection[Any]) -> dict[tuple[str, int], tuple[int, int]]:
+        """Write first and last sightings that moved; give what is returned to `sightings_stand` after the commit."""
+        moved: dict[tuple[str, int], tuple[int, int]] = {}
+        for key, (first, last) in self._sighted.items():
+            old_first, old_last = self._written.get(key, (first + 1, last))
+            if first < old_first or last > old_last + _SEEN_EVERY_US:
+                moved[key] = (min(first, old_first), max(last, old_last))
+        self._sighted.clear()
+        for statement, kind in _SIGHTINGS.items():
+            ids = sorted(id_ for name, id_ in moved if name == statement)  # one order for everybody: no deadlock
+            if ids:
+                times = [moved[statement, id_] for id_ in ids]
+                connection.execute(
+                    _SQL[kind],
+                    {
+                        "ids": ids,
+                        "first_times": [_datetime(first) for first, _ in times],
+                        "last_times": [_datetime(last) for _, last in times],
+                    },
+                )
+        return moved
+
+    def sightings_stand(self, written: dict[tuple[str, int], tuple[int, int]]) -> None:
+        """The transaction that wrote these sightings was committed."""
+        self._written.update(written)
+
+    def node(self, connection: psycopg.Connection[Any], header: NodeHeader, time_us: int) -> int:
+        """The node's id; a changed header (labels, boot, version) is written at once."""
+        site_id = self.get(connection, "intern_site", (header.site,), 0, lambda: {"name": header.site})
+        key = (site_id, header.name, header.boot_id, header.agent_version, header.interval_us, header.simulated)
+        return self.get(
+            connection,
+            "intern_node",
+            (*key, *sorted(header.labels.items())),
+            time_us,
+            lambda: {
+                "site_id": site_id,
+                "name": header.name,
+                "labels": Jsonb(dict(header.labels)),
+                "boot_id": header.boot_id,
+                "agent_version": header.agent_version,
+                "interval_us": header.interval_us,
+                "simulated": header.simulated,
+            },
+        )
+
+    def stream(self, connection: psycopg.Connection[Any], name: str, node_id: int) -> int:
+        return self.get(connection, "intern_stream", (name,), 0, lambda: {"name": name, "node_id": node_id})
+
+    def accelerator(
+        self, connection: psycopg.Connection[Any], uuid: str, node_id: int, time_us: int, r: AcceleratorReading | None
+    ) -> int:
+        key = (uuid,) if r is None else (uuid, node_id, r.index, r.model, r.memory_total_bytes, r.power_limit_mw)
+        return self.get(
+            connection,
+            "intern_accelerator",
+            key,
+            time_us,
+            lambda: {
+                "uuid": uuid,
+                "node_id": node_id,
+                "read": r is not None,
+                "device_index": r.index if r else None,
+                "model": r.model if r else "",
+                "vendor": r.vendor if r else "",
+                "memory_total_bytes": r.memory_total_bytes if r else None,
+                "power_limit_mw": r.power_limit_mw if r else None,
+            },
+        )
+
+    def engine(self, connection: psycopg.Connection[Any], r: EngineReading, node_id: int, time_us: int) -> int:
+        return self.get(
+            connection,
+            "intern_engine",
+            (node_id, r.target, r.series, r.engine_kind, r.version, r.tokens_move),
+            time_us,
+            lambda: {
+                "node_id": node_id,
+                "target": r.target,
+                "series": r.series,
+                "engine_kind": r.engine_kind,
+                "version": r.version,
+                "tokens_move": r.tokens_move,
+            },
+        )
+
+    def placement(self, connection: psycopg.Connection[Any], r: EngineReading, engine_id: int, node_id: int, time_us: int) -> int:
+        # An engine without a configured workload is its own deployment: the model it serves names it.
+        name = r.workload or r.model or r.target
+        workload_id = self.get(
+            connection,
+            "intern_workload",
+            (name, r.model, r.team),
+            0,
+            lambda: {"name": name, "model": r.model, "team": r.team},
+        )
+        ids = sorted({self.accelerator(connection, uuid, node_id, time_us, None) for uuid in r.accelerators})
+        return self.get(
+            connection,
+            "intern_placement",
+            (engine_id, workload_id, *ids, r.method),
+            time_us,
+            lambda: {"engine_id": engine_id, "workload_id": workload_id, "accelerator_ids": ids, "method": r.method},
+        )
+
+
+@dataclasses.dataclass(slots=True)
+class _Plan:
+    """What one batch will write, once claimed."""
+
+    batch: ParsedBatch
+    node_id: int
+    stream_id: int
+    rows: dict[str, list[tuple[Any, ...]]]
+    dropped: list[tuple[int, int]]
+    duplicates: int = 0
+
+    @property
+    def stored(self) -> int:
+        return sum(len(rows) for rows in self.rows.values())
+
+
+def store_batches(
+    connection: psycopg.Connection[Any], batches: Sequence[ParsedBatch], interner: Interner
+) -> list[Receipt]:
+    """Store all batches in one transaction and answer each with its receipt, in order.
+
+    `connection` must be in autocommit mode. Errors: psycopg.Error when the database is away or refuses; then nothing
+    of the group was stored. Content never raises: it was checked before.
+    """
+    with connection.transaction():
+        interner.renew(connection)
+        plans = [_plan(connection, batch, interner) for batch in batches]
+    try:
+        with connection.transaction():
+            receipts = _store(connection, plans)
+            sightings = interner.write_sightings(connection)
+    except psycopg.errors.ForeignKeyViolation:
+        interner.forget()
+        raise
+    interner.sightings_stand(sightings)
+    return receipts
+
+
+def _plan(connection: psycopg.Connection[Any], batch: ParsedBatch, interner: Interner) -> _Plan:
+    node_id = interner.node(connection, batch.node, batch.time_us)
+    plan = _Plan(
+        batch, node_id, interner.stream(connection, batch.stream, node_id), {t.name: [] for t in _TABLES}, []
+    )
+    time = batch.time_us - _POSTGRES_EPOCH_US
+    for _, reading in batch.readings:
+        table, row = _row(connection, reading, batch.time_us, time, node_id, interner)
+        plan.rows[table].append(row)
+        if isinstance(reading, AbsenceReading) and reading.subject == "batch" and reading.last_sequence is not None:
+            first = reading.first_sequence if reading.first_sequence is not None else reading.last_sequence
+            if 1 <= first <= reading.last_sequence < batch.sequence:
+                plan.dropped.append((first, reading.last_sequence))
+    return plan
+
+
+def _row(
+    connection: psycopg.Connection[Any], r: Reading, time_us: int, time: int, node_id: int, interner: Interner
+) -> tuple[str, tuple[Any, ...]]:
+    if isinstance(r, AcceleratorReading):
+        accelerator_id = interner.accelerator(connection, r.uuid, node_id, time_us, r)
+        return "accelerator_sample", (
+            *(time, accelerator_id, node_id, r.energy_mj, r.epoch, r.epoch_start_us, r.memory_used_bytes),
+            *(r.clock_event_reasons, r.power_mw, r.power_instant_mw, r.power_limit_mw, r.sm_clock_mhz),
+            *(r.memory_clock_mhz, r.process_count, r.utilisation_ratio, r.temperature_celsius),
+        )
+    if isinstance(r, EngineReading):
+        engine_id = interner.engine(connection, r, node_id, time_us)
+        placement_id = interner.placement(connection, r, engine_id, node_id, time_us)
+        return "engine_sample", (
+            *(time, engine_id, node_id, placement_id, r.epoch, r.epoch_start_us, r.input_tokens),
+            *(r.cached_input_tokens, r.computed_input_tokens, r.output_tokens, r.requests_finished, r.preemptions),
+            *(r.requests_running, r.requests_waiting, r.kv_cache_usage_ratio),
+        )
+    if isinstance(r, HostReading):
+        return "host_sample", (
+            *(time, node_id, r.domain, r.energy_uj, r.energy_range_uj, r.epoch, r.epoch_start_us, r.power_mw),
+        )
+    start = time if r.start_us is None else min(r.start_us, time_us) - _POSTGRES_EPOCH_US
+    return "absence", (time, node_id, r.subject, r.id, r.reason, r.detail, start)
+
+
+def _store(connection: psycopg.Connection[Any], plans: list[_Plan]) -> list[Receipt]:
+    fresh, answers = _claim(connection, plans)
+    if fresh:
+        for table in _TABLES:
+            _copy(connection, table, fresh)
+        _mark(connection, fresh)
+        repeats = [p for p in fresh if p.duplicates]
+        if repeats:
+            connection.execute(
+                _SQL["add_duplicates"],
+                {
+                    "stream_ids": [p.stream_id for p in repeats],
+                    "sequences": [p.batch.sequence for p in repeats],
+                    "duplicates": [p.duplicates for p in repeats],
+                },
+            )
+    _advance(connection, {p.stream_id for p in fresh})
+    rows = connection.execute(_SQL["committed_through"], {"stream_ids": sorted({p.stream_id for p in plans})})
+    through: dict[int, int] = {stream_id: committed for stream_id, committed in rows}
+    receipts = []
+    for plan in plans:
+        receipt = answers.get(id(plan)) or _receipt(plan, plan.stored - plan.duplicates)
+        receipts.append(dataclasses.replace(receipt, committed_through=through.get(plan.stream_id, 0)))
+    return receipts
+
+
+def _receipt(plan: _Plan, stored: int) -> Receipt:
+    batch = plan.batch
+    status = "rejected" if batch.rejections and not batch.readings else "stored"
+    return Receipt(
+        stream=batch.stream,
+        sequence=batch.sequence,
+        sha256=batch.sha256.hex(),
+        status=status,
+        stored=stored,
+        duplicates=plan.duplicates,
+        rejected=tuple(batch.rejections),
+    )
+
+
+def _claim(connection: psycopg.Connection[Any], plans: list[_Plan]) -> tuple[list[_Plan], dict[int, Receipt]]:
+    """Claim each (stream, sequence) once: the plans to write, and answers for those that are repeats or conflicts."""
+    first_of: dict[tuple[int, int], _Plan] = {}
+    for plan in plans:
+        first_of.setdefault((plan.stream_id, plan.batch.sequence), plan)
+    # One order for everybody: two writers that share streams never wait for each other in a ring.
+    candidates = [first_of[key] for key in sorted(first_of)]
+    rows = connection.execute(
+        _SQL["claim_batches"],
+        {
+            "stream_ids": [p.stream_id for p in candidates],
+            "first_sequences": [p.batch.sequence for p in candidates],
+            "sequences": [p.batch.sequence for p in candidates],
+            "hashes": [p.batch.sha256 for p in candidates],
+            "stored": [p.stored for p in candidates],
+            "duplicates": [0] * len(candidates),
+            "rejected": [
+                Jsonb([dataclasses.asdict(r) for r in p.batch.rejections]) if p.batch.rejections else None
+                for p in candidates
+            ],
+        },
+    )
+    claimed = {(stream_id, sequence) for stream_id, sequence in rows}
+    fresh = [p for p in candidates if (p.stream_id, p.batch.sequence) in claimed]
+    mine = {id(p) for p in fresh}
+    old = [p for p in plans if id(p) not in mine]
+    answers: dict[int, Receipt] = {}
+    if old:
+        stored = {
+            (row[0], row[1]): row
+            for row in connection.execute(
+                _SQL["stored_batches"],
+                {
+                    "stream_ids": [p.stream_id for p in old],
+                    "sequences": [p.batch.sequence for p in old],
+                },
+            )
+        }
+        for plan in old:
+            _, _, sha256, count, duplicates, rejected = stored[plan.stream_id, plan.batch.sequence]
+            answers[id(plan)] = _repeat(plan.batch, bytes(sha256), count, duplicates, rejected or [])
+    return fresh, answers
+
+
+def _repeat(batch: ParsedBatch, sha256: bytes, stored: int, duplicates: int, rejected: list[dict[str, Any]]) -> Receipt:
+    if sha256 != batch.sha256:
+        reason = "another batch is stored under this sequence; begin a new stream for what has no receipt yet"
+        return Receipt(
+            stream=batch.stream,
+            sequence=batch.sequence,
+            sha256=batch.sha256.hex(),
+            status="conflict",
+            rejected=(Rejection(-1, "sequence", reason),),
+        )
+    return Receipt(
+        stream=batch.stream,
+        sequence=batch.sequence,
+        sha256=batch.sha256.hex(),
+        status="duplicate",
+        stored=stored,
+        duplicates=duplicates,
+        rejected=tuple(Rejection(**r) for r in rejected),
+    )
+
+
+def _unique(table: _Table, plans: Iterable[_Plan]) -> list[tuple[Any, ...]]:
+    """The rows of one table, one per key: two batches of a group may carry the same reading."""
+    rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for plan in plans:
+        for row in plan.rows[table.name]:
+            if rows.setdefault(table.key(row), row) is not row:
+                plan.duplicates += 1
+    return list(rows.values())
+
+
+def _copy(connection: psycopg.Connection[Any], table: _Table, plans: list[_Plan]) -> None:
+    rows = _unique(table, plans)
+    if not rows:
+        return
+    statement = sql.SQL(_SQL[f"copy_{table.name}"])
+    target = sql.Identifier(table.name)
+    try:
+        with connection.transaction():
+            _copy_rows(connection, statement.format(table=target), table, rows)
+    except psycopg.errors.UniqueViolation:
+        _merge(connection, table, statement, rows, plans)
+
+
+def _copy_rows(
+    connection: psycopg.Connection[Any], statement: sql.Composed, table: _Table, rows: list[tuple[Any, ...]]
+) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(table.types)
+        for row in rows:
+            copy.write_row(row)
+
+
+def _merge(
+    connection: psycopg.Connection[Any],
+    table: _Table,
+    statement: sql.SQL,
+    rows: list[tuple[Any, ...]],
+    plans: list[_Plan],
+) -> None:
+    """Through a temporary table, leaving out the keys that are stored already and counting them per batch."""
+    target, staged = sql.Identifier(table.name), sql.Identifier(f"staged_{table.name}")
+    connection.execute(sql.SQL(_SQL["stage"]).format(table=target, staged=staged))
+    _copy_rows(connection, statement.format(table=staged), table, rows)
+    key = sql.SQL(", ").join(map(sql.Identifier, table.key_columns))
+    cursor = connection.execute(sql.SQL(_SQL["merge"]).format(table=target, staged=staged, key=key))
+    merged = {(_since_2000_us(row[0]), *row[1:]) for row in cursor}
+    for plan in plans:
+        plan.duplicates += sum(table.key(row) not in merged for row in plan.rows[table.name])
+
+
+def _since_2000_us(time: dt.datetime) -> int:
+    return (time - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def _mark(connection: psycopg.Connection[Any], plans: list[_Plan]) -> None:
+    """Tell roll-up what was touched: from two ticks before (a decrease is judged by the reading after it)."""
+    spans: dict[int, tuple[int, int]] = {}
+    for plan in plans:
+        if plan.stored:
+            first, last = spans.get(plan.node_id, (plan.batch.time_us, plan.batch.time_us))
+            before = plan.batch.time_us - 2 * plan.batch.node.interval_us
+            spans[plan.node_id] = (min(first, before), max(last, plan.batch.time_us))
+        for span in plan.dropped:
+            connection.execute(
+                _SQL["add_dropped"], {"stream_id": plan.stream_id, "first_sequence": span[0], "last_sequence": span[1]}
+            )
+    if spans:
+        connection.execute(
+            _SQL["mark_dirty"],
+            {
+                "node_ids": list(spans),
+                "first_times": [_datetime(first) for first, _ in spans.values()],
+                "last_times": [_datetime(last) for _, last in spans.values()],
+            },
+        )
+
+
+def _advance(connection: psycopg.Connection[Any], stream_ids: set[int]) -> None:
+    """Move `committed_through` over every sequence that is accounted for without a hole."""
+    for stream_id in sorted(stream_ids):
+        row = connection.execute(_SQL["lock_stream"], {"stream_id": stream_id}).fetchone()
+        assert row is not None  # interned before
+        through = start = int(row[0])
+        page = 64
+        while True:
+            rows = connection.execute(
+                _SQL["next_sequences"], {"stream_id": stream_id, "after": through, "limit": page}
+            ).fetchall()
+            before = through
+            for first, last in rows:
+                if first > through + 1:
+                    break
+                through = last
+            if through == before or len(rows) < page or through != rows[-1][1]:
+                break
+            page = 4096
+        if through > start:
+            connection.execute(_SQL["advance_stream"], {"stream_id": stream_id, "through": through})

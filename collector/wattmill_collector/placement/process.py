@@ -1,0 +1,278 @@
+"""From a listening port to its process, and from that process to the processes that hold a board. Reads /proc.
+
+Reads only what the agent's user may read: a listener whose descriptors are hidden has no known process, which is an
+answer (None), not an error. Searching all descriptors of all processes is dear on a busy host, so it is done only for a
+socket that has not been seen before, likely owners first, and its failure is remembered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from wattmill_collector.clock import boot_id
+
+SEARCH_AGAIN_US = 300_000_000
+DEEPEST = 64  # ancestors; a longer chain is a loop in what was read while it changed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """One process: pid and start together are unique within a boot, the pid alone is not."""
+
+    pid: int
+    parent: int
+    group: int
+    start_ticks: int
+
+
+def boot_instant_us() -> int:
+    """When this host booted, by its clock as it is now; /proc/stat's btime has whole seconds only."""
+    return (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
+
+
+class Processes:
+    """The process table under `root`."""
+
+    def __init__(
+        self,
+        root: Path = Path("/proc"),
+        *,
+        ticks_per_second: int = os.sysconf("SC_CLK_TCK"),
+        boot_us: Callable[[], int] = boot_instant_us,
+    ) -> None:
+        self.root = root
+        self.boot_id = boot_id(root / "sys/kernel/random/boot_id")
+        self._ticks_per_second = ticks_per_second
+        self._boot_us = boot_us
+
+    def get(self, pid: int) -> Process | None:
+        """One process, or None when there is none."""
+        try:
+            stat = (self.root / str(pid) / "stat").read_bytes()
+        except OSError:
+            return None
+        return parse_stat(stat)
+
+    def start_us(self, process: Process) -> int:
+        """When the process was started, to the kernel's tick (10 ms)."""
+        tick_us = 1_000_000 // self._ticks_per_second
+        return round((self._boot_us() + process.start_ticks * tick_us) / tick_us) * tick_us
+
+    def ancestors(self, pid: int) -> Iterator[Process]:
+        """Parent, grandparent and so on, without pid 1: everything descends from that."""
+        process = self.get(pid)
+        for _ in range(DEEPEST):
+            if process is None or process.parent <= 1:
+                return
+            process = self.get(process.parent)
+            if process is not None:
+                yield process
+
+    def cgroup(self, pid: int) -> str:
+        """The control group that tells this service or container from others; "" where it tells nothing."""
+        try:
+            text = (self.root / str(pid) / "cgroup").read_text(errors="replace")
+        except OSError:
+            return ""
+        return parse_cgroup(text)
+
+    def sockets(self, pid: int) -> set[int]:
+        """Inodes of a process's sockets; empty when this user may not look."""
+        folder = self.root / str(pid) / "fd"
+        found = set()
+        try:
+            for name in os.listdir(folder):
+                link = os.readlink(folder / name)
+                if link.startswith("socket:["):
+                    found.add(int(link[8:-1]))
+        except (OSError, ValueError):
+            return found  # the process ended, or is another user's
+        return found
+
+    def pids(self) -> list[int]:
+        """All processes."""
+        return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+
+    def listening(self) -> dict[tuple[str, int], int]:
+        """(local address, port) → inode of every TCP socket that listens."""
+        found: dict[tuple[str, int], int] = {}
+        for name in ("net/tcp", "net/tcp6"):
+            try:
+                found |= parse_listening((self.root / name).read_bytes())
+            except OSError:
+                continue  # a kernel without IPv6, or no /proc/net at all
+        return found
+
+
+def parse_stat(stat: bytes) -> Process | None:
+    """The fields of /proc/PID/stat; the name in parentheses may itself contain parentheses and spaces."""
+    pid, _, rest = stat.partition(b" ")
+    fields = rest.rpartition(b")")[2].split()
+    try:
+        return Process(int(pid), int(fields[1]), int(fields[2]), int(fields[19]))
+    except (ValueError, IndexError):
+        return None
+
+
+def parse_cgroup(text: str) -> str:
+    """The path of /proc/PID/cgroup (version 2, or the longest of version 1), unless unrelated processes share it."""
+    paths = {}
+    for line in text.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        paths[hierarchy] = rest.partition(":")[2]
+    path = paths.get("0") or max(paths.values(), key=len, default="")
+    last = path.rpartition("/")[2]
+    shared = last in ("", "init.scope") or last.endswith(".slice") or last.startswith(("session-", "user@"))
+    return "" if shared else path
+
+
+def parse_listening(table: bytes) -> dict[tuple[str, int], int]:
+    """/proc/net/tcp or tcp6: state 0A is LISTEN."""
+    found: dict[tuple[str, int], int] = {}
+    for line in table.splitlines():
+        if b" 0A " not in line:
+            continue
+        fields = line.split()
+        try:
+            address, _, port = fields[1].partition(b":")
+            if fields[3] == b"0A":
+                found[_address(address), int(port, 16)] = int(fields[9])
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def _address(text: bytes) -> str:
+    """Addresses are printed as 32-bit words in the order of this machine's bytes."""
+    words = [bytes.fromhex(text[i : i + 8].decode("ascii", "replace")) for i in range(0, len(text), 8)]
+    raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    if len(raw) not in (4, 16):
+        raise ValueError("not an address")
+    ip = ipaddress.ip_address(raw)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return str(mapped or ip)
+
+
+class Listeners:
+    """Which process listens on a local address; remembers its findings and checks them.
+
+    The socket's inode is the check: while a listening socket with the same inode is there and its process runs, it is the
+    same process that answers.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._known: dict[int, Process] = {}
+        self._unowned: dict[int, int] = {}  # inode → when to search for it again
+        self._table: tuple[int, dict[tuple[str, int], int]] = (-1, {})
+
+    def process(self, address: str, port: int, now_us: int, likely: Iterable[int] = ()) -> Process | None:
+        """The process behind a local address now; the oldest where several share the socket. None: it can't be known.
+
+        The table of sockets is read once for all calls with the same `now_us`.
+        """
+        if self._table[0] != now_us:
+            self._table = now_us, self.processes.listening()
+            inodes = set(self._table[1].values())
+            self._known = {inode: process for inode, process in self._known.items() if inode in inodes}
+            self._unowned = {inode: until for inode, until in self._unowned.items() if inode in inodes}
+        inode = _inode(self._table[1], address, port)
+        known = self._known.get(inode)
+        if known is not None and self._runs(known):
+            return known
+        if not inode or 0 < self._unowned.get(inode, 0) - now_us <= SEARCH_AGAIN_US:
+            return None
+        owner = self._owner(inode, likely)
+        if owner is None:
+            self._unowned[inode] = now_us + SEARCH_AGAIN_US
+        else:
+            self._known[inode] = owner
+        return owner
+
+    def _runs(self, process: Process) -> bool:
+        now = self.processes.get(process.pid)
+        return now is not None and now.start_ticks == process.start_ticks
+
+    def _owner(self, inode: int, likely: Iterable[int]) -> Process | None:
+        table = self.processes
+        first = dict.fromkeys(likely)
+        for pid in list(first):
+            first |= dict.fromkeys(p.pid for p in table.ancestors(pid))
+        people = (*first, *(pid for pid in table.pids() if pid not in first))
+        found = next((pid for pid in people if inode in table.sockets(pid)), None)
+        owner = None if found is None else table.get(found)
+        for ancestor in () if found is None else table.ancestors(found):
+            if inode not in table.sockets(ancestor.pid):
+                break
+            owner = ancestor
+        return owner
+
+
+def _inode(listening: Mapping[tuple[str, int], int], address: str, port: int) -> int:
+    anywhere = ("0.0.0.0", "::") if ":" not in address else ("::",)
+    return next((listening[a, port] for a in (address, *anywhere) if (a, port) in listening), 0)
+
+
+def related(listeners: Mapping[str, Process], holders: Collection[int], table: Processes) -> dict[str, set[int]]:
+    """Which of the processes `holders` that hold a board belong to which listener (name → process).
+
+    The nearest listener among a holder's ancestors has it; then a listener that descends from it; then the only
+    listener of its process group; then the only listener of its service or container. What fits none, or several, is
+    left out.
+    """
+    by_pid: dict[int, list[str]] = {}
+    for name, process in listeners.items():
+        by_pid.setdefault(process.pid, []).append(name)
+    found: dict[str, set[int]] = {name: set() for name in listeners}
+    left = []
+    above = {name: {p.pid for p in table.ancestors(process.pid)} for name, process in listeners.items()}
+    groups = {name: process.group for name, process in listeners.items()}
+    cgroups = {name: table.cgroup(process.pid) for name, process in listeners.items()}
+    for pid in sorted(set(holders)):
+        chain = [pid, *(p.pid for p in table.ancestors(pid))]
+        names = next((by_pid[p] for p in chain if p in by_pid), None) or [n for n in listeners if pid in above[n]]
+        if names:
+            for name in names:
+                found[name].add(pid)
+        else:
+            left.append(pid)
+    for pid in left:
+        holder = table.get(pid)
+        cgroup = table.cgroup(pid)
+        same_group = [n for n, group in groups.items() if holder is not None and group == holder.group]
+        same_cgroup = [n for n, one in cgroups.items() if one and one == cgroup]
+        for names in (same_group, same_cgroup):
+            if len(names) == 1:
+                found[names[0]].add(pid)
+                break
+    return found
+
+
+def candidates(holders: Iterable[int], table: Processes) -> dict[tuple[str, int], int]:
+    """(address to connect to, port) → pid, for what the processes that hold a board and their ancestors listen on."""
+    listening = table.listening()
+    by_inode = {inode: place for place, inode in listening.items()}
+    people: dict[int, None] = {}
+    for pid in holders:
+        people[pid] = None
+        people |= dict.fromkeys(p.pid for p in table.ancestors(pid))
+    found: dict[tuple[str, int], int] = {}
+    for pid in people:
+        for inode in table.sockets(pid) & by_inode.keys():
+            address, port = by_inode[inode]
+            found[_reachable(address), port] = pid
+    return found
+
+
+def _reachable(address: str) -> str:
+    ip = ipaddress.ip_address(address)
+    if not ip.is_unspecified:
+        return address
+    return "127.0.0.1" if ip.version == 4 or socket.has_dualstack_ipv6() else "::1"

@@ -1,0 +1,374 @@
+"""Serving engines: token counters, queue and cache of every engine on this node, by their `/metrics` pages.
+
+All targets are asked at once and share one deadline. What comes out is raw: the engine's own counters as integers, and
+the epoch evidence under which they continue. Counting is the service's business. An engine that can't be read gives an
+AbsenceReading with the reason when that begins or changes, and again at every minute's edge while it lasts.
+
+Epoch evidence, best first: the process start on the page; the header `Process-Start-Time-Unix`, dated by the kernel where
+the process is a local one; the local process that listens at the target; otherwise none (epoch 0). All of them stay
+the same when the agent restarts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from wattmill_collector.clock import Clock, SystemClock
+from wattmill_collector.placement import Board, Placement, Seat, place
+from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
+from wattmill_collector.settings import EngineSettings
+from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
+from wattmill_collector.sources.engine_tables import named
+from wattmill_collector.sources.promtext import ParseError, number
+from wattmill_collector.sources.scraper import Answer, Failure, Link, Scraper, place_of
+from wattmill_collector.wire import EARLIEST_US, LATEST_US, AbsenceReading, EngineReading, Reading
+
+MINUTE_US = 60_000_000
+PLACE_EVERY_US = 10_000_000
+FORGET_AFTER_US = 600_000_000  # a discovered engine that has been gone for so long
+LONGEST_PROBE_PAUSE_US = 600_000_000
+PROBE_PATHS = ("/metrics", "/prometheus/metrics")
+MOST_CANDIDATES = 64
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+PROCESS_START_HEADER = b"process-start-time-unix"
+Problems = dict[str, tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """Under which epoch the counters of a page stand, and when it began, if that is known."""
+
+    epoch: int = 0
+    start_us: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """What an engine says of itself outside its page."""
+
+    model: str = ""
+    version: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class _Target:
+    """One target and what is remembered of it between ticks."""
+
+    settings: EngineSettings
+    link: Link
+    path: str
+    page: EnginePage
+    discovered: bool = False
+    confirmed: bool = True  # a discovered port is an engine's only once its page has been understood
+    evidence: Evidence | None = None
+    proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
+    listener: Process | None = None
+    look_again_us: int = 0
+    about: About | None = None
+    probe_us: int = 0
+    probe_pause_us: int = PLACE_EVERY_US
+    problems: Problems = dataclasses.field(default_factory=dict)
+    since_us: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class EngineSource:
+    """Reads all configured engines, and those it finds behind the processes that hold a board.
+
+    `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked every 10 s.
+
+    Errors: ValueError when a target or an engine kind can't be used.
+    """
+
+    name = "engine"
+
+    def __init__(
+        self,
+        engines: Sequence[EngineSettings],
+        *,
+        interval_us: int = 10_000_000,
+        boards: Callable[[], Sequence[Board]] = tuple,
+        discover: bool = False,
+        proc: Path = Path("/proc"),
+        processes: Processes | None = None,
+        scraper: Scraper | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._scraper = scraper or Scraper()
+        self._clock = clock or SystemClock()
+        self._deadline_s = min(0.8 * interval_us / 1e6, 5.0)
+        self._boards = boards
+        self._discover = discover
+        self._processes = processes or Processes(proc)
+        self._listeners = Listeners(self._processes)
+        self._known_boards: Sequence[Board] = ()
+        self._placed: dict[str, Placement] = {}
+        self._placed_at_us = -PLACE_EVERY_US
+        self._seats: tuple[Seat, ...] = ()
+        self._targets = [self._target(one) for one in engines]
+
+    def read(self, time_us: int) -> list[Reading]:
+        """One EngineReading per engine that answers, and AbsenceReadings for what can't be read."""
+        began_us, began_monotonic_us = self._clock.wall_us(), self._clock.monotonic_us()
+        asked = [t for t in self._targets if t.confirmed or t.probe_us <= time_us]
+        answers = self._scraper.fetch([(t.link, t.path) for t in asked], self._deadline_s)
+        understood: list[tuple[_Target, list[EngineValues]]] = []
+        found: dict[str, Problems] = {}
+        for target, answer in zip(asked, answers, strict=True):
+            values, problems = self._understand(target, answer, time_us, began_us)
+            found[target.settings.target] = problems
+            if values:
+                understood.append((target, values))
+            elif not target.confirmed:
+                self._postpone(target, problems[""][0], time_us)
+        self._ask_about(
+            [t for t, _ in understood], self._deadline_s - (self._clock.monotonic_us() - began_monotonic_us) / 1e6
+        )
+        self._place(time_us)
+        readings: list[Reading] = []
+        for target, values in understood:
+            placement = self._placed.get(target.settings.target, Placement())
+            readings += [_reading(target, one, placement) for one in values]
+            if placement.missing:
+                names = ", ".join(placement.missing)
+                found[target.settings.target]["accelerators"] = (
+                    "accelerator_not_found",
+                    f"this node has no accelerator {names}; correct `accelerators` of this engine",
+                )
+        for target in asked:
+            if target.confirmed:
+                readings += _absences(target, found[target.settings.target], time_us)
+        self._forget_gone(time_us)
+        return readings
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._scraper.close()
+
+    def _target(self, settings: EngineSettings, *, discovered: bool = False) -> _Target:
+        kinds = named(settings.kind)
+        place = place_of(settings.target, kinds[0].path if settings.kind != "auto" else "/metrics")
+        link = self._scraper.link(place)
+        return _Target(settings, link, place.path, EnginePage(kinds), discovered, confirmed=not discovered)
+
+    def _understand(
+        self, target: _Target, answer: Answer | Failure, time_us: int, began_us: int
+    ) -> tuple[list[EngineValues], Problems]:
+        if isinstance(answer, Failure):
+            return [], {"": (answer.reason, answer.detail)}
+        page = target.page
+        try:
+            page.scan(answer.body)
+            evidence = self._evidence(target, answer, time_us, began_us)
+            if evidence is None:
+                return [], {"": ("restarting", "the engine was restarted while it was read")}
+            if evidence.epoch != (target.evidence or evidence).epoch or (
+                not evidence.epoch and page.has_lost_its_choice()
+            ):
+                page.forget()
+                target.about = None
+            target.evidence = evidence
+            values = page.values()
+        except NotUnderstoodError as error:
+            return [], {"": ("not_understood", str(error))}
+        except ParseError as error:
+            return [], {"": ("not_understood", f"the page can't be read: {error}")}
+        if not values:
+            return [], {"": ("no_series", "the engine shows none of its counters yet")}
+        target.confirmed = True
+        problems: Problems = {}
+        if not any(map(counts_tokens, values)):
+            problems["tokens"] = ("no_token_counters", "the page has no counter of tokens (yet)")
+        for one in values:
+            for field, reason in one.faults:
+                problems[f"{field} {one.series}"] = (reason, f"{field} of {one.series or 'the engine'} can't be used")
+        return values, problems
+
+    def _evidence(self, target: _Target, answer: Answer, time_us: int, began_us: int) -> Evidence | None:
+        """None: the process that answered is not the one that listens now, so its counters can't be dated."""
+        name = target.settings.target
+        target.listener = listener = self._listener(target, answer, time_us)
+        printed = target.page.process_start
+        start_us = _start_us(printed)
+        # llama.cpp calls it a Unix time; it is its host's monotonic clock in microseconds, so it can tell starts apart but
+        # not date them
+        header = b"" if start_us is not None else answer.headers.get(PROCESS_START_HEADER, b"")
+        proof = (printed, None) if start_us is not None else (header, listener)
+        if target.evidence is not None and proof == target.proof:
+            return target.evidence
+        if start_us is not None:
+            evidence = Evidence(_hash(name, "page", printed), start_us)
+        elif header or listener is not None:
+            process_us = None if listener is None else self._processes.start_us(listener)
+            if process_us is not None and process_us > began_us:
+                target.listener = None
+                return None
+            evidence = Evidence(
+                _hash(name, "header", header) if header else self._process_epoch(name, listener), process_us
+            )
+        else:
+            evidence = Evidence()
+        target.proof = proof
+        return evidence
+
+    def _process_epoch(self, name: str, listener: Process | None) -> int:
+        if listener is None:
+            return 0
+        return _hash(name, "process", self._processes.boot_id, listener.pid, listener.start_ticks)
+
+    def _listener(self, target: _Target, answer: Answer, time_us: int) -> Process | None:
+        if not answer.local_address:
+            return None
+        if not answer.fresh and (target.listener is not None or time_us < target.look_again_us):
+            return target.listener
+        target.look_again_us = time_us + PLACE_EVERY_US
+        holders = [pid for board in self._known_boards for pid in board.pids or ()]
+        return self._listeners.process(answer.local_address, target.link.place.port, time_us, holders)
+
+    def _ask_about(self, targets: Iterable[_Target], left_s: float) -> None:
+        """Model and version, once an epoch, where the page does not say."""
+        asks = [
+            (t, t.page.kind.about_path) for t in targets if t.about is None and t.page.kind and t.page.kind.about_path
+        ]
+        for target, _ in asks:
+            target.about = About()
+        if asks and left_s > 0:
+            answers = self._scraper.fetch([(t.link, path) for t, path in asks], min(left_s, 1.0))
+            for (target, _), answer in zip(asks, answers, strict=True):
+                if isinstance(answer, Answer):
+                    target.about = parse_about(answer.body)
+
+    def _place(self, time_us: int) -> None:
+        targets = [t for t in self._targets if t.confirmed]
+        seats = tuple(_seat(t) for t in targets)
+        if seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
+            return
+        self._known_boards = boards = tuple(self._boards())
+        self._placed = place(seats, boards, self._processes)
+        if self._discover and time_us - self._placed_at_us >= PLACE_EVERY_US:
+            self._look_for_engines(boards)
+        self._seats, self._placed_at_us = seats, time_us
+
+    def _look_for_engines(self, boards: Sequence[Board]) -> None:
+        known = {
+            t.link.place.port for t in self._targets if t.discovered or t.listener or t.link.place.host in OWN_HOSTS
+        }
+        holders = {pid for board in boards for pid in board.pids or ()}
+        for address, port in sorted(candidates(holders, self._processes)) if holders else ():
+            if port not in known and len(self._targets) < MOST_CANDIDATES:
+                host = f"[{address}]" if ":" in address else address
+                settings = EngineSettings(f"http://{host}:{port}/metrics")
+                self._targets.append(self._target(settings, discovered=True))
+
+    def _postpone(self, target: _Target, reason: str, time_us: int) -> None:
+        """A port that is no engine's, or not yet: try again later, and later still; the other path next time.
+
+        A port that keeps answering something else is another protocol's and is left in peace; one that does not
+        answer may be an engine that is still loading.
+        """
+        target.link.close()
+        if reason == "connection_refused":
+            self._targets.remove(target)
+        elif target.probe_pause_us >= LONGEST_PROBE_PAUSE_US and reason != "timeout":
+            target.probe_us = LATEST_US
+        else:
+            target.probe_us = time_us + target.probe_pause_us
+            target.probe_pause_us = min(2 * target.probe_pause_us, LONGEST_PROBE_PAUSE_US)
+        target.path = PROBE_PATHS[(PROBE_PATHS.index(target.path) + 1) % len(PROBE_PATHS)]
+
+    def _forget_gone(self, time_us: int) -> None:
+        for target in [t for t in self._targets if t.discovered and t.confirmed]:
+            if "" in target.problems and time_us - target.since_us.get("", time_us) >= FORGET_AFTER_US:
+                target.link.close()
+                self._targets.remove(target)
+
+
+def parse_about(body: bytes) -> About:
+    """Model and version from what vLLM, TGI, TEI and llama.cpp answer at `/version`, `/info` and `/props`."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return About()
+    if not isinstance(said, dict):
+        return About()
+    model = _said(said, "model_alias") or _said(said, "model_id") or _said(said, "model_path")
+    if model.endswith(".gguf"):
+        model = model.rpartition("/")[2].removesuffix(".gguf")
+    return About(model, (_said(said, "build_info") or _said(said, "version"))[:64])
+
+
+def _said(said: dict[str, object], key: str) -> str:
+    value = said.get(key)
+    if not isinstance(value, str):
+        return ""
+    return value.encode("utf-8", "replace").decode().replace("\x00", "")[:256]
+
+
+def _start_us(text: bytes) -> int | None:
+    """A printed Unix time in microseconds. None when it was rounded to too few digits to tell two starts apart."""
+    digits = text.lower().partition(b"e")[0].replace(b".", b"").strip(b"+-")
+    if len(digits) < 10:
+        return None
+    try:
+        start_us = round(number(text) * 1_000_000)
+    except (ParseError, OverflowError, ValueError):
+        return None
+    return start_us if EARLIEST_US <= start_us <= LATEST_US else None
+
+
+def _hash(*evidence: str | bytes | int) -> int:
+    """8 bytes of BLAKE2b as a signed integer, never 0: that means no evidence."""
+    texts = (e if isinstance(e, bytes) else str(e).encode("utf-8", "replace") for e in evidence)
+    return int.from_bytes(hashlib.blake2b(b"\n".join(texts), digest_size=8).digest(), "big", signed=True) or 1
+
+
+def _seat(target: _Target) -> Seat:
+    kind = target.page.kind
+    holds = kind is None or kind.holds_accelerators
+    return Seat(target.settings.target, target.settings.accelerators, target.listener, holds)
+
+
+def _reading(target: _Target, one: EngineValues, placement: Placement) -> EngineReading:
+    about, evidence = target.about or About(), target.evidence or Evidence()
+    model = one.model or about.model
+    settings = target.settings
+    return EngineReading(
+        target=settings.target,
+        series=one.series,
+        engine_kind=target.page.kind.name if target.page.kind else "",
+        version=about.version,
+        model=model,
+        workload=settings.workload or model,
+        team=settings.team,
+        accelerators=placement.accelerators,
+        method=placement.method,
+        tokens_move=one.tokens_move,
+        epoch=evidence.epoch,
+        epoch_start_us=evidence.start_us,
+        **one.values,  # type: ignore[arg-type]  # the keys are fields of EngineReading, the values of their types
+    )
+
+
+def _absences(target: _Target, problems: Problems, time_us: int) -> list[Reading]:
+    """What is new among the problems; all of them at a minute's edge."""
+    target.since_us = {
+        key: target.since_us[key] if target.problems.get(key, ("",))[0] == reason else time_us
+        for key, (reason, _) in problems.items()
+    }
+    edge = time_us % MINUTE_US == 0
+    said = [
+        AbsenceReading(
+            subject="engine",
+            id=target.settings.target,
+            reason=reason,
+            detail=detail.replace("\x00", "")[:512],
+            start_us=target.since_us[key] if target.since_us[key] < time_us else None,
+        )
+        for key, (reason, detail) in problems.items()
+        if edge or target.since_us[key] == time_us
+    ]
+    target.problems = problems
+    return list(said)

@@ -1,0 +1,332 @@
+"""The wire: readings, batches and receipts, version 1. Stdlib only; the producer owns the format.
+
+A *batch* is everything one tick of one agent read: one line of JSON, written once, fsynced in the spool under a
+*sequence* of its *stream*, and sent byte for byte as written for as long as it takes. A post to `/api/v1/ingest` is
+one or more such lines (NDJSON), usually gzip members one behind the other. The service answers with one *receipt* a
+line; only a receipt whose sequence and hash match releases the batch from the spool.
+
+    {"wattmill": 1, "stream": "6f1c…", "sequence": 17, "time_us": 1732492800000000,
+     "node": {"name": "gpu-017", "site": "ams1", "interval_us": 10000000},
+     "readings": [{"kind": "accelerator", "uuid": "GPU-…", "energy_mj": 123456, "epoch": 42}, …]}
+
+A field that a source does not have is left out: absent is not 0. Unknown fields are ignored, so that an agent one
+version ahead keeps working. Times are integer microseconds since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wattmill_collector.catalogue import INT64_MAX, Metric, counter, epoch, gauge, metrics_of, ratio, text, texts
+
+WIRE_VERSION = 1
+MAX_READINGS_PER_BATCH = 10_000
+MAX_LABELS = 40
+EARLIEST_US = 1_577_836_800_000_000  # 2020-01-01: an earlier clock was never set
+LATEST_US = 4_102_444_800_000_000  # 2100-01-01: past any clock we will meet, inside PostgreSQL's range
+
+
+class WireError(ValueError):
+    """A batch or a reading that breaks the format: `field` names the place, `reason` says what to do."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AcceleratorReading:
+    """One GPU board at one tick. MIG slices never have a reading of their own: the board's joules are counted once."""
+
+    uuid: str = text("vendor UUID of the board", longest=128, required=True)
+    model: str = text("product name as the driver prints it")
+    index: int | None = gauge("", "index in driver order; a label, never a key", high=65_535)
+    vendor: str = text("nvidia, amd, …", longest=32)
+    epoch: int = epoch("boot, driver and board that the energy counter belongs to")
+    epoch_start_us: int | None = gauge("us", "when that epoch began, if known")
+    energy_mj: int | None = counter("mJ", "energy since the driver was loaded; absent when the board has no counter")
+    power_mw: int | None = gauge("mW", "average power over the last second", high=10_000_000)
+    power_instant_mw: int | None = gauge("mW", "power now", high=10_000_000)
+    power_limit_mw: int | None = gauge("mW", "enforced power limit", high=10_000_000)
+    utilisation_ratio: float | None = ratio("share of the last sample period in which a kernel ran")
+    memory_used_bytes: int | None = gauge("By", "device memory in use")
+    memory_total_bytes: int | None = gauge("By", "device memory of the board")
+    sm_clock_mhz: int | None = gauge("MHz", "SM clock", high=100_000)
+    memory_clock_mhz: int | None = gauge("MHz", "memory clock", high=100_000)
+    temperature_celsius: int | None = gauge("Cel", "core temperature", low=-100, high=500)
+    clock_event_reasons: int | None = gauge("", "bit mask of NVML clock-event (throttle) reasons")
+    process_count: int | None = gauge("{process}", "compute processes on the board", high=100_000)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReading:
+    """One serving engine (a data-parallel rank counts as one) at one tick."""
+
+    target: str = text("URL that was scraped", longest=512, required=True)
+    series: str = text("labels that tell this engine from others behind the target", longest=512)
+    engine_kind: str = text("vllm, sglang, tgi, llamacpp, …", longest=32)
+    version: str = text("version of the engine", longest=64)
+    model: str = text("model being served")
+    workload: str = text("deployment the engine belongs to")
+    team: str = text("who pays")
+    accelerators: tuple[str, ...] = texts("UUIDs of the boards the engine holds; empty when unknown")
+    method: str = text("how the placement was found: configured, pod, process, exclusive, share", longest=32)
+    tokens_move: str = text("when the token counters move: step or end", longest=8)
+    epoch: int = epoch("the engine process that the counters belong to")
+    epoch_start_us: int | None = gauge("us", "when that process started, if known")
+    input_tokens: int | None = counter("{token}", "all input tokens, cached ones included")
+    cached_input_tokens: int | None = counter("{token}", "the part of the input served from the prefix cache")
+    computed_input_tokens: int | None = counter("{token}", "input tokens computed in prefill")
+    output_tokens: int | None = counter("{token}", "generated tokens")
+    requests_finished: int | None = counter("{request}", "requests finished")
+    preemptions: int | None = counter("{preemption}", "requests put back and computed again")
+    requests_running: int | None = gauge("{request}", "requests in the current batch", high=10_000_000)
+    requests_waiting: int | None = gauge("{request}", "requests in the queue", high=10_000_000)
+    kv_cache_usage_ratio: float | None = ratio("share of the KV cache in use")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostReading:
+    """One energy domain of the host at one tick. Domains never overlap: core and psys zones are left out at the source."""
+
+    domain: str = text("package-0, dram-0, …", longest=64, required=True)
+    epoch: int = epoch("boot that the counter belongs to")
+    epoch_start_us: int | None = gauge("us", "when that boot began, if known")
+    energy_uj: int | None = counter("uJ", "raw energy counter of the domain")
+    energy_range_uj: int | None = gauge("uJ", "value at which the counter wraps to 0")
+    power_mw: int | None = gauge("mW", "power now, where the domain has no counter", high=100_000_000)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AbsenceReading:
+    """Says why something that should have been read was not: a gap with a reason, never a 0."""
+
+    subject: str = text("accelerator, engine, host or batch", longest=32, required=True)
+    id: str = text("UUID, target or domain that is missing", longest=512)
+    reason: str = text("short machine word: gpu_is_lost, timeout, connection_refused, not_understood, dropped_max_bytes, …", longest=64, required=True)
+    detail: str = text("one sentence for the person on call", longest=512)
+    start_us: int | None = gauge("us", "when the absence began, if it spans more than this tick")
+    first_sequence: int | None = gauge("", "first dropped sequence of this stream, when the agent had to drop")
+    last_sequence: int | None = gauge("", "last dropped sequence of this stream")
+
+
+Reading = AcceleratorReading | EngineReading | HostReading | AbsenceReading
+READING_KINDS: dict[str, type[Reading]] = {
+    "accelerator": AcceleratorReading,
+    "engine": EngineReading,
+    "host": HostReading,
+    "absence": AbsenceReading,
+}
+KIND_OF: dict[type, str] = {cls: kind for kind, cls in READING_KINDS.items()}
+METRICS: dict[str, tuple[Metric, ...]] = {kind: metrics_of(cls) for kind, cls in READING_KINDS.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeHeader:
+    """Who read: travels with every batch, so that a batch can be understood alone."""
+
+    name: str
+    site: str = "default"
+    interval_us: int = 10_000_000
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    boot_id: str = ""
+    agent_version: str = ""
+    simulated: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """All readings of one tick."""
+
+    stream: str
+    sequence: int
+    time_us: int
+    node: NodeHeader
+    readings: Sequence[Reading]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejection:
+    """One reading that was not stored, and why; index -1 means the whole batch."""
+
+    index: int
+    field: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
+    """The service's answer for one batch: `status` is stored, duplicate, conflict or rejected.
+
+    `sha256` is the hash of the line as received, without its line end. `committed_through` is the highest sequence of
+    the stream up to which nothing is missing; an agent that was further on rewinds to it.
+    """
+
+    stream: str
+    sequence: int
+    sha256: str
+    status: str
+    stored: int = 0
+    duplicates: int = 0
+    rejected: tuple[Rejection, ...] = ()
+    committed_through: int = 0
+
+
+def encode_reading(reading: Reading) -> dict[str, Any]:
+    """A reading as it stands on the wire: fields the source does not have are left out."""
+    kind = KIND_OF[type(reading)]
+    wire: dict[str, Any] = {"kind": kind}
+    for metric in METRICS[kind]:
+        value = getattr(reading, metric.name)
+        if value is not None and value != "" and value != ():
+            wire[metric.name] = value
+    return wire
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """One line of JSON without its line end; the bytes whose hash the receipt repeats."""
+    node = {k: v for k, v in dataclasses.asdict(batch.node).items() if v not in ("", {}, False)}
+    document = {
+        "wattmill": WIRE_VERSION,
+        "stream": batch.stream,
+        "sequence": batch.sequence,
+        "time_us": batch.time_us,
+        "node": node,
+        "readings": [encode_reading(r) for r in batch.readings],
+    }
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def body_hash(line: bytes) -> str:
+    """SHA-256 of one batch as sent, in hex."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def decode_reading(wire: object, place: str = "reading") -> Reading:
+    """Check one decoded JSON object against the catalogue.
+
+    Errors: WireError naming the field (`place.field`) and the limit that was broken.
+    """
+    if not isinstance(wire, dict):
+        raise WireError(place, "must be an object")
+    kind = wire.get("kind")
+    if not isinstance(kind, str) or kind not in READING_KINDS:
+        raise WireError(f"{place}.kind", f"must be one of {', '.join(READING_KINDS)}")
+    values: dict[str, Any] = {}
+    for metric in METRICS[kind]:
+        value = wire.get(metric.name)
+        if value is None:
+            if metric.required:
+                raise WireError(f"{place}.{metric.name}", "is required")
+            continue
+        values[metric.name] = _check(value, metric, place)
+    return READING_KINDS[kind](**values)
+
+
+def _check(value: Any, metric: Metric, place: str) -> Any:
+    where = f"{place}.{metric.name}"
+    if metric.type == "int":
+        if type(value) is not int:
+            if type(value) is float and value.is_integer() and abs(value) < 2**53:
+                value = int(value)
+            else:
+                raise WireError(where, "must be an integer of at most 64 bits")
+        if not metric.low <= value <= metric.high:
+            raise WireError(where, f"must lie between {metric.low:.0f} and {metric.high:.0f}")
+        return value
+    if metric.type == "float":
+        if type(value) not in (int, float) or not metric.low <= value <= metric.high:  # NaN fails the comparison
+            raise WireError(where, f"must be a number between {metric.low:g} and {metric.high:g}")
+        return float(value)
+    if metric.type == "text":
+        return check_text(value, where, int(metric.high), required=metric.required)
+    if not isinstance(value, list | tuple) or len(value) > metric.high:
+        raise WireError(where, f"must be a list of at most {metric.high:.0f} texts")
+    return tuple(check_text(v, f"{where}[{i}]", 128, required=True) for i, v in enumerate(value))
+
+
+def check_text(value: object, where: str, longest: int, *, required: bool = False) -> str:
+    """Text that PostgreSQL can store: no NUL, no lone surrogate, not longer than `longest` characters."""
+    if not isinstance(value, str):
+        raise WireError(where, "must be text")
+    if len(value) > longest:
+        raise WireError(where, f"must have at most {longest} characters")
+    if required and not value:
+        raise WireError(where, "must not be empty")
+    if "\x00" in value:
+        raise WireError(where, "must not contain a NUL character")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise WireError(where, "must not contain half a surrogate pair") from None
+    return value
+
+
+def _integer(wire: Mapping[str, Any], name: str, low: int, high: int, default: int | None = None, place: str = "") -> int:
+    value = wire.get(name, default)
+    if type(value) is not int or not low <= value <= high:
+        raise WireError(place + name, f"must be an integer between {low} and {high}")
+    return value
+
+
+def decode_header(wire: object) -> tuple[str, int, int, NodeHeader, list[Any]]:
+    """Check everything of a batch but its readings: (stream, sequence, time_us, node, undecoded readings).
+
+    Errors: WireError; the batch as a whole can't be used.
+    """
+    if not isinstance(wire, dict):
+        raise WireError("batch", "must be a JSON object")
+    if wire.get("wattmill") != WIRE_VERSION or type(wire.get("wattmill")) is not int:
+        raise WireError("wattmill", f"must be {WIRE_VERSION}, the version of the wire that this service speaks")
+    stream = check_text(wire.get("stream"), "stream", 64, required=True)
+    sequence = _integer(wire, "sequence", 1, INT64_MAX)
+    time_us = _integer(wire, "time_us", EARLIEST_US, LATEST_US)
+    node = wire.get("node")
+    if not isinstance(node, dict):
+        raise WireError("node", "must be an object")
+    labels = node.get("labels", {})
+    if not isinstance(labels, dict) or len(labels) > MAX_LABELS:
+        raise WireError("node.labels", f"must be an object of at most {MAX_LABELS} labels")
+    header = NodeHeader(
+        name=check_text(node.get("name"), "node.name", 256, required=True),
+        site=check_text(node.get("site", "default"), "node.site", 256, required=True),
+        interval_us=_integer(node, "interval_us", 100_000, 3_600_000_000, 10_000_000, "node."),
+        labels={
+            check_text(k, "node.labels", 128, required=True): check_text(v, f"node.labels.{k[:32]}", 256)
+            for k, v in labels.items()
+        },
+        boot_id=check_text(node.get("boot_id", ""), "node.boot_id", 64),
+        agent_version=check_text(node.get("agent_version", ""), "node.agent_version", 64),
+        simulated=node.get("simulated") is True,
+    )
+    readings = wire.get("readings")
+    if not isinstance(readings, list) or len(readings) > MAX_READINGS_PER_BATCH:
+        raise WireError("readings", f"must be a list of at most {MAX_READINGS_PER_BATCH} readings")
+    return stream, sequence, time_us, header, readings
+
+
+def decode_receipt(wire: object) -> Receipt:
+    """Check one receipt as the agent gets it. Errors: WireError, which the agent treats as no answer at all."""
+    if not isinstance(wire, dict):
+        raise WireError("receipt", "must be an object")
+    rejected = wire.get("rejected", [])
+    if not isinstance(rejected, list):
+        raise WireError("rejected", "must be a list")
+    return Receipt(
+        stream=check_text(wire.get("stream"), "stream", 64),
+        sequence=_integer(wire, "sequence", 0, INT64_MAX),
+        sha256=check_text(wire.get("sha256"), "sha256", 64),
+        status=check_text(wire.get("status"), "status", 16, required=True),
+        stored=_integer(wire, "stored", 0, INT64_MAX, 0),
+        duplicates=_integer(wire, "duplicates", 0, INT64_MAX, 0),
+        rejected=tuple(
+            Rejection(int(r["index"]), str(r["field"]), str(r["reason"])) for r in rejected if isinstance(r, dict)
+        ),
+        committed_through=_integer(wire, "committed_through", 0, INT64_MAX, 0),
+    )

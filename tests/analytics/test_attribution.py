@@ -1,0 +1,164 @@
+"""Whose energy it was; it always adds up to the meter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import naive
+from support.counters import int64s
+from support.naive import Holding
+from wattmill_analytics.attribution import (
+    EMPTY,
+    IDLE_EMPTY,
+    IDLE_LOADED,
+    OCCUPIED,
+    SERVING,
+    UNATTRIBUTED,
+    UNKNOWN_OCCUPANCY,
+    Pieces,
+    attribute,
+    divide,
+)
+
+Interval = tuple[int, int, int, int]
+"""(start_us, end_us, energy_mj, occupancy)"""
+
+
+def split(boards: list[tuple[list[Interval], list[Holding]]]) -> Pieces:
+    intervals = [i for own, _ in boards for i in own]
+    holdings = [h for _, held in boards for h in held]
+    return attribute(
+        offsets=int64s(np.cumsum([0, *(len(own) for own, _ in boards)]).tolist()),
+        start_us=int64s([i[0] for i in intervals]),
+        end_us=int64s([i[1] for i in intervals]),
+        energy_mj=int64s([i[2] for i in intervals]),
+        occupancy=np.array([i[3] for i in intervals], np.uint8),
+        held_offsets=int64s(np.cumsum([0, *(len(held) for _, held in boards)]).tolist()),
+        held_start_us=int64s([h.start_us for h in holdings]),
+        held_end_us=int64s([h.end_us for h in holdings]),
+        held_active=np.array([h.active for h in holdings], np.uint8),
+        held_weight=int64s([h.weight for h in holdings]),
+    )
+
+
+def rows(pieces: Pieces) -> list[tuple[int, int, int, int]]:
+    """(account, holder, energy, time)"""
+    columns = (pieces.account, pieces.holder, pieces.energy_mj, pieces.time_us)
+    return list(zip(*(c.tolist() for c in columns), strict=True))
+
+
+def one(interval: Interval, *holdings: Holding) -> list[tuple[int, int, int, int]]:
+    return rows(split([([interval], list(holdings))]))
+
+
+def test_active_holders_share_by_weight() -> None:
+    found = one((0, 10, 100, OCCUPIED), Holding(0, 10, True, 2), Holding(0, 10, True, 1))
+    assert found == [(SERVING, 0, 67, 7), (SERVING, 1, 33, 3)]
+
+
+def test_without_weights_active_holders_share_equally_and_the_lower_one_gets_the_odd_millijoule() -> None:
+    found = one((0, 10, 101, OCCUPIED), Holding(0, 10, True, 0), Holding(0, 10, True, 0))
+    assert found == [(SERVING, 0, 51, 5), (SERVING, 1, 50, 5)]
+
+
+def test_an_idle_neighbour_of_an_active_engine_pays_nothing() -> None:
+    found = one((0, 10, 100, OCCUPIED), Holding(0, 10, False, 5), Holding(0, 10, True, 1))
+    assert found == [(SERVING, 1, 100, 10)]
+
+
+def test_only_inactive_holders_are_idle_loaded() -> None:
+    found = one((0, 10, 101, OCCUPIED), Holding(0, 10, False, 9), Holding(0, 10, False, 1))
+    assert found == [(IDLE_LOADED, 0, 51, 5), (IDLE_LOADED, 1, 50, 5)]
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "account"), [(EMPTY, IDLE_EMPTY), (OCCUPIED, UNATTRIBUTED), (UNKNOWN_OCCUPANCY, UNATTRIBUTED)]
+)
+def test_nobody_holds_it(occupancy: int, account: int) -> None:
+    assert one((0, 10, 100, occupancy)) == [(account, -1, 100, 10)]
+
+
+@pytest.mark.parametrize(
+    ("held", "covers"), [((0, 10), True), ((9, 10), True), ((0, 9), False), ((10, 20), False), ((5, 15), True)]
+)
+def test_the_end_of_the_interval_decides_who_holds_it(held: tuple[int, int], covers: bool) -> None:
+    found = one((0, 10, 100, OCCUPIED), Holding(*held, True, 1))
+    assert found[0][0] == (SERVING if covers else UNATTRIBUTED)
+
+
+def test_a_long_holding_behind_short_ones_is_found() -> None:
+    held = [Holding(8, 10, True, 1), Holding(10, 12, True, 1), Holding(0, 99, True, 3)]
+    assert one((0, 10, 100, OCCUPIED), *held) == [(SERVING, 0, 25, 3), (SERVING, 2, 75, 7)]
+
+
+def test_boards_do_not_see_each_others_holders() -> None:
+    found = rows(split([([(0, 10, 5, EMPTY)], []), ([(0, 10, 7, EMPTY)], [Holding(0, 10, True, 1)])]))
+    assert found == [(IDLE_EMPTY, -1, 5, 10), (SERVING, 0, 7, 10)]
+
+
+def test_seven_mig_slices_are_one_board() -> None:
+    """field.md 7, check 7: the board's joules once."""
+    found = one((0, 10, 7_000_001, OCCUPIED), *(Holding(0, 10, True, 1) for _ in range(7)))
+    assert sum(energy for _, _, energy, _ in found) == 7_000_001
+    assert {energy for _, _, energy, _ in found} == {1_000_000, 1_000_001}
+
+
+instants = st.integers(0, 12)
+held = st.builds(Holding, instants, instants, st.booleans(), st.integers(0, 4) | st.integers(0, 2**48)).filter(
+    lambda h: h.start_us <= h.end_us
+)
+interval = st.tuples(
+    instants,
+    instants,
+    st.integers(0, 100) | st.integers(0, 2**62),
+    st.sampled_from([UNKNOWN_OCCUPANCY, EMPTY, OCCUPIED]),
+).filter(lambda i: i[0] <= i[1])
+
+
+@given(st.lists(st.tuples(st.lists(interval, max_size=4), st.lists(held, max_size=5)), min_size=1, max_size=3))
+@example([([(0, 10, 2**62, OCCUPIED)], [Holding(0, 10, True, 2**48)] * 5)])
+def test_twin_and_conservation(cases: list[tuple[list[Interval], list[Holding]]]) -> None:
+    boards = [(own, sorted(holdings, key=lambda h: h.end_us)) for own, holdings in cases]
+    pieces = split(boards)
+    expected = []
+    before = 0
+    for own, holdings in boards:
+        for start, end, energy, occupancy in own:
+            for account, h, mj, us in naive.attribute(start, end, energy, occupancy == EMPTY, holdings):
+                expected.append((account, -1 if h is None else before + h, mj, us))
+        before += len(holdings)
+    assert rows(pieces) == expected
+    for i, (start, end, energy, _) in enumerate(i for own, _ in boards for i in own):
+        mine = pieces.interval == i
+        assert sum(pieces.energy_mj[mine].tolist()) == energy
+        assert sum(pieces.time_us[mine].tolist()) == end - start
+
+
+def test_absurd_weights_still_close() -> None:
+    found = one((0, 10, 2**62, OCCUPIED), Holding(0, 10, True, 2**63 - 1), Holding(0, 10, True, 2**62))
+    assert [energy for _, _, energy, _ in found] == [2**61, 2**61]
+
+
+def test_arrays_are_checked() -> None:
+    with pytest.raises(ValueError, match="sorted by their end"):
+        one((0, 10, 1, EMPTY), Holding(0, 10, True, 1), Holding(0, 9, True, 1))
+    with pytest.raises(ValueError, match="less than no energy"):
+        one((0, 10, -1, EMPTY))
+    with pytest.raises(ValueError, match="less than no energy or time"):
+        one((10, 0, 1, EMPTY))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**62), st.integers(1, 9)), max_size=5))
+def test_divide(cases: list[tuple[int, int]]) -> None:
+    offsets, shares = divide(int64s([a for a, _ in cases]), int64s([p for _, p in cases]))
+    found = [shares[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert found == [naive.divide(amount, parts) for amount, parts in cases]
+    assert [sum(part) for part in found] == [amount for amount, _ in cases]
+
+
+def test_seven_in_three() -> None:
+    assert divide(int64s([7]), int64s([3]))[1].tolist() == [3, 2, 2]
+    with pytest.raises(ValueError, match="parts at least 1"):
+        divide(int64s([7]), int64s([0]))

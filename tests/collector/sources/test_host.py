@@ -1,0 +1,218 @@
+"""The host's energy domains, read from a fake machine: which are read, which are refused, and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wattmill_collector.errors import NotHere
+from wattmill_collector.sources.host import HostSource, boot_time_us, grace_domains, rapl_domain
+from wattmill_collector.wire import AbsenceReading, HostReading, Reading
+
+T0 = 1_732_492_800_000_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+RANGE_UJ = 262_143_328_850
+
+
+class Machine:
+    """A fake root with /proc and /sys; files a test forbids answer as they do to an unprivileged agent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.forbidden: set[Path] = set()
+        self.write("proc/sys/kernel/random/boot_id", "8d503bfb-cef4-45c6-82ef-5089d1f2310c")
+        self.write("proc/stat", "cpu  1 2 3\nbtime 1732400000\nprocesses 7")
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+        return file
+
+    def zone(self, zone: str, name: str, energy_uj: int, range_uj: int | None = RANGE_UJ) -> Path:
+        directory = f"sys/class/powercap/{zone}"
+        self.write(f"{directory}/name", name)
+        if range_uj is not None:
+            self.write(f"{directory}/max_energy_range_uj", str(range_uj))
+        return self.write(f"{directory}/energy_uj", str(energy_uj))
+
+    def meter(self, number: int, label: str, power_uw: int) -> Path:
+        self.write(f"sys/class/hwmon/hwmon{number}/device/power1_oem_info", label)
+        return self.write(f"sys/class/hwmon/hwmon{number}/device/power1_average", str(power_uw))
+
+    def source(self) -> HostSource:
+        def opener(path: Path, flags: int) -> int:
+            if path in self.forbidden:
+                raise PermissionError(13, "Permission denied", str(path))
+            return os.open(path, flags)
+
+        return HostSource(self.root, opener=opener)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def domains(readings: list[Reading]) -> dict[str, int | None]:
+    return {r.domain: r.energy_uj for r in readings if isinstance(r, HostReading)}
+
+
+def absences(readings: list[Reading]) -> list[tuple[str, str]]:
+    return [(r.id, r.reason) for r in readings if isinstance(r, AbsenceReading)]
+
+
+def test_a_two_socket_server_has_packages_and_their_dram_and_nothing_that_overlaps(machine: Machine) -> None:
+    for socket in (0, 1):
+        machine.zone(f"intel-rapl:{socket}", f"package-{socket}", 1000 + socket)
+        machine.zone(f"intel-rapl:{socket}:0", "core", 400)
+        machine.zone(f"intel-rapl:{socket}:1", "uncore", 50)
+        machine.zone(f"intel-rapl:{socket}:2", "dram", 200 + socket)
+    machine.zone("intel-rapl:2", "psys", 5000)
+    machine.zone("intel-rapl-mmio:0", "package-0", 1000)
+    source = machine.source()
+    assert domains(source.read(T0)) == {"package-0": 1000, "dram-0": 200, "package-1": 1001, "dram-1": 201}
+    source.close()
+
+
+def test_a_package_that_two_drivers_show_is_one_package(machine: Machine) -> None:
+    machine.zone("intel-rapl:0", "package-0", 1000)
+    machine.zone("intel-rapl:1", "package-0", 2000)
+    source = machine.source()
+    assert [r.energy_uj for r in source.read(T0) if isinstance(r, HostReading)] == [1000]
+    source.close()
+
+
+def test_the_counter_is_read_anew_at_every_tick_and_carries_its_range_and_boot(machine: Machine) -> None:
+    counter = machine.zone("intel-rapl:0", "package-0", 100)
+    source = machine.source()
+    first = source.read(T0)[0]
+    counter.write_text("50000100\n")
+    second = source.read(T0 + SECOND)[0]
+    assert isinstance(first, HostReading)
+    assert isinstance(second, HostReading)
+    assert (first.energy_uj, second.energy_uj) == (100, 50_000_100)  # 50 J in one second: 50 W
+    assert second.energy_range_uj == RANGE_UJ
+    assert second.epoch_start_us == 1_732_400_000_000_000
+    assert second.epoch == first.epoch != 0
+    source.close()
+
+
+def test_an_epoch_survives_the_agent_but_not_the_boot(machine: Machine) -> None:
+    machine.zone("intel-rapl:0", "package-0", 1)
+    machine.zone("intel-rapl:1", "package-1", 1)
+
+    def epochs() -> list[int]:
+        source = machine.source()
+        readings = source.read(T0)
+        source.close()
+        return [r.epoch for r in readings if isinstance(r, HostReading)]
+
+    before, again = epochs(), epochs()
+    machine.write("proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000001")
+    after = epochs()
+    assert before == again
+    assert len({*before, *after}) == 4
+
+
+def test_a_forbidden_counter_is_named_once_a_minute_with_the_way_out(machine: Machine) -> None:
+    machine.zone("intel-rapl:0", "package-0", 7)
+    forbidden = machine.zone("intel-rapl:1", "package-1", 8)
+    machine.forbidden.add(forbidden)
+    source = machine.source()
+    said = [absences(source.read(T0 + i * 10 * SECOND)) for i in range(13)]
+    assert [i for i, absent in enumerate(said) if absent] == [0, 6, 12]
+    assert said[0] == [("package-1", "permission_denied")]
+    (absence,) = (r for r in source.read(T0 + 3 * MINUTE) if isinstance(r, AbsenceReading))
+    assert str(forbidden) in absence.detail
+    assert "tmpfiles.d" in absence.detail
+    assert domains(source.read(T0 + 3 * MINUTE)) == {"package-0": 7}
+    source.close()
+
+
+def test_a_counter_is_read_within_a_minute_once_it_is_allowed(machine: Machine) -> None:
+    counter = machine.zone("intel-rapl:0", "package-0", 7)
+    machine.forbidden.add(counter)
+    source = machine.source()
+    assert domains(source.read(T0)) == {}
+    machine.forbidden.clear()
+    assert domains(source.read(T0 + MINUTE)) == {"package-0": 7}
+    source.close()
+
+
+@pytest.mark.parametrize("range_uj", [None, 0])
+def test_a_counter_whose_wrap_is_unknown_is_refused(machine: Machine, range_uj: int | None) -> None:
+    machine.zone("intel-rapl:0", "package-0", 7, range_uj)
+    source = machine.source()
+    assert source.read(T0)[0] == AbsenceReading(
+        subject="host",
+        id="package-0",
+        reason="no_range",
+        detail=f"{machine.root}/sys/class/powercap/intel-rapl:0 does not say where its counter wraps.",
+    )
+    source.close()
+
+
+def test_a_counter_that_holds_no_number_is_an_absence_and_not_a_zero(machine: Machine) -> None:
+    counter = machine.zone("intel-rapl:0", "package-0", 7)
+    source = machine.source()
+    counter.write_text("\n")
+    assert absences(source.read(T0)) == [("package-0", "not_understood")]
+    counter.write_text("9\n")
+    assert domains(source.read(T0 + SECOND)) == {"package-0": 9}
+    counter.write_text("\n")
+    assert absences(source.read(T0 + 2 * SECOND)) == [("package-0", "not_understood")]
+    source.close()
+
+
+def test_grace_is_its_whole_socket_and_never_the_module_with_the_gpu_in_it(machine: Machine) -> None:
+    for number, label in enumerate(["Module", "Grace", "CPU", "SysIO"]):
+        machine.meter(number, f"{label} Power Socket 0", 100_000_000 * (number + 1))
+    source = machine.source()
+    assert source.read(T0) == [HostReading(domain="grace-0", power_mw=200_000)]
+    source.close()
+
+
+def test_a_host_without_meters_is_not_here(machine: Machine) -> None:
+    with pytest.raises(NotHere, match="no RAPL zones"):
+        machine.source()
+
+
+def test_a_module_meter_alone_is_no_meter_of_the_host(machine: Machine) -> None:
+    machine.meter(0, "Module Power Socket 0", 1)
+    with pytest.raises(NotHere):
+        machine.source()
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "parent_name", "domain"),
+    [
+        ("intel-rapl:0", "package-0", "", "package-0"),
+        ("intel-rapl:3", "package-1-die-1", "", "package-1-die-1"),
+        ("intel-rapl:3:0", "dram", "package-1-die-1", "dram-1-die-1"),
+        ("intel-rapl:0:0", "core", "package-0", None),
+        ("intel-rapl:0:1", "uncore", "package-0", None),
+        ("intel-rapl:1", "psys", "", None),
+        ("intel-rapl:1:0", "dram", "psys", None),
+        ("intel-rapl-mmio:0", "package-0", "", None),
+        ("intel-rapl:0", "", "", None),
+    ],
+)
+def test_rapl_domain(zone: str, name: str, parent_name: str, domain: str | None) -> None:
+    assert rapl_domain(zone, name, parent_name) == domain
+
+
+def test_grace_domains_fall_back_to_disjoint_parts_of_each_socket() -> None:
+    labels = ["Grace Power Socket 0", "CPU Power Socket 0", "CPU Power Socket 1", "SysIO Power Socket 1", "PSU"]
+    assert grace_domains(labels) == {
+        "Grace Power Socket 0": "grace-0",
+        "CPU Power Socket 1": "cpu-1",
+        "SysIO Power Socket 1": "sysio-1",
+    }
+
+
+def test_boot_time_is_unknown_where_proc_does_not_say(tmp_path: Path) -> None:
+    assert boot_time_us(tmp_path / "stat") is None

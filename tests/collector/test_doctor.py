@@ -1,0 +1,293 @@
+"""The doctor: every trouble is named with what to do, and only a healthy host gets 0."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fake_clock import FakeClock
+from wattmill_collector import doctor
+from wattmill_collector.doctor import (
+    Check,
+    as_json,
+    as_text,
+    check_clock,
+    check_own_pages,
+    check_service,
+    check_settings,
+    check_sources,
+    check_spool,
+    filesystem,
+    judge_answer,
+    judge_reading,
+    judge_skew,
+)
+from wattmill_collector.errors import Broken, NotHere
+from wattmill_collector.listener import Listener
+from wattmill_collector.log import Throttle
+from wattmill_collector.reader import Reader
+from wattmill_collector.settings import Settings, SpoolSettings
+from wattmill_collector.transport import Answer
+from wattmill_collector.wire import AbsenceReading, AcceleratorReading, EngineReading, HostReading, Reading
+
+BOARD = AcceleratorReading(
+    uuid="GPU-1",
+    model="H100",
+    energy_mj=5_000_000,
+    power_mw=1,
+    utilisation_ratio=0.0,
+    memory_used_bytes=1,
+    sm_clock_mhz=1,
+    temperature_celsius=30,
+    clock_event_reasons=0,
+    process_count=0,
+)
+
+
+def settings(tmp_path: Path, **changes: Any) -> Settings:
+    return Settings(spool=SpoolSettings(tmp_path / "spool"), node="gpu-017", **changes)
+
+
+def one(check: Any) -> Check:
+    [found] = list(check)
+    assert isinstance(found, Check)
+    return found
+
+
+class Fixed:
+    name = "nvml"
+
+    def __init__(self, *readings: Reading) -> None:
+        self.readings = readings
+
+    def read(self, time_us: int) -> list[Reading]:
+        return list(self.readings)
+
+    def close(self) -> None:
+        return
+
+
+def reader_of(source: Fixed | Exception, *, wanted: bool = False) -> Reader:
+    def open_source() -> Fixed:
+        if isinstance(source, Exception):
+            raise source
+        return source
+
+    clock = FakeClock()
+    return Reader("nvml", "accelerator", open_source, clock, Throttle(clock), wanted=wanted)
+
+
+class Scripted:
+    """A service that answers what the test says."""
+
+    def __init__(self, answer: Answer | OSError) -> None:
+        self.answer = answer
+        self.headers: Mapping[str, str] = {}
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        self.headers = headers
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        return self.answer
+
+
+def test_unknown_settings_fail_here(tmp_path: Path) -> None:
+    checks = list(check_settings(settings(tmp_path, warnings=("The variable WATTMILL_X is unknown; it is ignored.",))))
+    assert [check.status for check in checks] == ["OK", "FAIL"]
+
+
+def test_a_board_with_its_counter_is_fine() -> None:
+    found = one(judge_reading(BOARD))
+    assert (found.status, found.text) == ("OK", "GPU-1 H100: energy counter at 5.0 kJ")
+
+
+def test_what_a_board_can_not_say_is_named() -> None:
+    found = one(judge_reading(AcceleratorReading(uuid="GPU-1", model="T4", power_mw=1)))
+    assert found.status == "WARN"
+    assert "cannot say: utilisation" in found.text
+    assert found.fix
+
+
+@pytest.mark.parametrize(("subject", "status"), [("accelerator", "FAIL"), ("engine", "FAIL"), ("host", "WARN")])
+def test_an_absence_is_repeated_with_its_advice(subject: str, status: str) -> None:
+    found = one(judge_reading(AbsenceReading(subject=subject, id="x", reason="lost", detail="Reset it.")))
+    assert (found.status, found.text, found.fix) == (status, f"{subject} x: lost", "Reset it.")
+
+
+def test_an_engine_is_fine_but_must_be_placed() -> None:
+    engine = EngineReading(target="http://a:1/metrics", engine_kind="vllm", model="qwen", output_tokens=7)
+    checks = list(judge_reading(engine))
+    assert [(check.subject, check.status) for check in checks] == [("engine", "OK"), ("placement", "WARN")]
+    placed = EngineReading(target="http://a:1/metrics", accelerators=("GPU-1",), method="configured")
+    assert [check.status for check in judge_reading(placed)] == ["OK", "OK"]
+
+
+def test_a_host_with_something_to_read_passes() -> None:
+    checks = list(
+        check_sources(
+            [reader_of(Fixed(BOARD, HostReading(domain="package-0", energy_uj=1)))], FakeClock(), discover=False
+        )
+    )
+    assert {check.status for check in checks} == {"OK"}
+
+
+def test_a_host_with_nothing_to_read_fails() -> None:
+    checks = list(check_sources([reader_of(NotHere("No driver."))], FakeClock(), discover=True))
+    assert [(check.subject, check.status) for check in checks] == [("nvml", "OK"), ("sources", "FAIL")]
+
+
+def test_a_source_asked_for_by_name_fails_when_it_is_not_here() -> None:
+    checks = list(check_sources([reader_of(NotHere("No driver."), wanted=True)], FakeClock(), discover=False))
+    assert (checks[0].status, checks[0].text) == ("FAIL", "No driver.")
+    assert "sources.nvml" in checks[0].fix
+
+
+def test_a_broken_source_fails() -> None:
+    checks = list(check_sources([reader_of(Broken("Permission denied."))], FakeClock(), discover=False))
+    assert (checks[0].status, checks[0].text) == ("FAIL", "Permission denied.")
+
+
+def test_a_writable_spool_is_probed_and_left_as_it_was(tmp_path: Path) -> None:
+    assert one(check_spool(tmp_path, 16 << 20)).status in ("OK", "WARN")  # WARN where the tests run in memory
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_spool_that_can_not_be_written_fails(tmp_path: Path) -> None:
+    assert one(check_spool(Path("/proc/wattmill"), 16 << 20)).status == "FAIL"
+    (tmp_path / "file").write_text("")
+    assert one(check_spool(tmp_path / "file", 16 << 20)).status == "FAIL"
+
+
+def test_a_disk_smaller_than_the_cap_is_a_warning(tmp_path: Path) -> None:
+    assert one(check_spool(tmp_path, 1 << 60)).status == "WARN"
+
+
+def test_the_file_system_of_a_path(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/a / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\n/dev/b /runner xfs rw 0 0\n")
+    assert filesystem(Path("/run/wattmill"), mounts) == "tmpfs"
+    assert filesystem(Path("/runner"), mounts) == "xfs"
+    assert filesystem(Path("/var/lib"), mounts) == "ext4"
+    assert filesystem(Path("/"), tmp_path / "absent") == ""
+
+
+@pytest.mark.parametrize(("state", "status"), [(0, "OK"), (2, "OK"), (5, "WARN"), (None, "WARN")])
+def test_the_kernel_knows_whether_its_clock_is_kept_right(state: int | None, status: str) -> None:
+    assert one(check_clock(lambda: state)).status == status
+
+
+def test_the_kernel_can_be_asked_without_any_right() -> None:
+    assert doctor.kernel_clock_state() in (None, 0, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "key", "verdict", "said"),
+    [
+        (422, "application/problem+json", "k", "OK", "takes the key"),
+        (422, "application/problem+json", "", "OK", "without a key"),
+        (401, "application/problem+json", "", "FAIL", "asks for a key"),
+        (403, "application/problem+json", "k", "FAIL", "refuses the key"),
+        (503, "application/problem+json", "k", "FAIL", "database"),
+        (200, "text/html", "k", "FAIL", "something else"),
+        (404, "text/html", "k", "FAIL", "something else"),
+        (301, "text/html", "k", "FAIL", "something else"),
+    ],
+)
+def test_what_the_answer_to_an_empty_batch_means(status: int, kind: str, key: str, verdict: str, said: str) -> None:
+    found = judge_answer("http://a", status, {"content-type": kind}, key)
+    assert (found.status, said in found.text) == (verdict, True)
+
+
+def test_the_service_is_asked_with_the_key_and_its_clock_compared(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("wm_ingest_a\n")
+    headers = {"content-type": "application/problem+json", "date": "Tue, 25 Nov 2025 00:00:00 GMT"}
+    service = Scripted(Answer(422, headers, b"{}"))
+    configured = settings(tmp_path, server="http://a", key_file=tmp_path / "key")
+    checks = list(check_service(configured, service, lambda: 1_764_028_800.0 + 400))
+    assert [check.status for check in checks] == ["OK", "FAIL"]
+    assert "400 s ahead" in checks[1].text
+    assert service.headers["Authorization"] == "Bearer wm_ingest_a"
+    assert "wm_ingest_a" not in as_text(checks)
+
+
+def test_a_service_that_is_away_or_unset(tmp_path: Path) -> None:
+    away = Scripted(ConnectionRefusedError(111, "Connection refused"))
+    assert one(check_service(settings(tmp_path, server="http://a"), away)).status == "FAIL"
+    assert one(check_service(settings(tmp_path), None)).status == "WARN"
+
+
+def test_an_unreadable_key_file_fails(tmp_path: Path) -> None:
+    away = Scripted(ConnectionRefusedError(111, "Connection refused"))
+    checks = list(check_service(settings(tmp_path, server="http://a", key_file=tmp_path / "absent"), away))
+    assert "key file" in checks[0].text
+
+
+@pytest.mark.parametrize(("skew_s", "status"), [(0, None), (1.5, None), (-10, "WARN"), (10, "WARN"), (-400, "FAIL")])
+def test_skew(skew_s: float, status: str | None) -> None:
+    checks = list(judge_skew("Tue, 25 Nov 2025 00:00:00 GMT", 1_764_028_800 + skew_s))
+    assert [check.status for check in checks] == ([status] if status else [])
+    assert list(judge_skew("", 0)) == []
+
+
+def test_the_port_of_the_own_pages() -> None:
+    assert one(check_own_pages("")).status == "OK"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        taken.settimeout(0)
+        port = taken.getsockname()[1]
+    assert one(check_own_pages(f"127.0.0.1:{port}")).status == "OK"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ('{"status": "ok", "reasons": []}', "OK", "all is well"),
+        ('{"status": "degraded", "reasons": ["Shipping is parked."]}', "FAIL", "Shipping is parked."),
+        ("<html>", "WARN", "can't be listened on"),
+    ],
+)
+def test_a_running_agent_is_asked_how_it_is(body: str, status: str, said: str) -> None:
+    listener = Listener("127.0.0.1:0", lambda path: (200, "application/json", body))
+    listener.start()
+    found = one(check_own_pages(f"127.0.0.1:{listener.port}"))
+    listener.close()
+    assert (found.status, said in found.text) == (status, True)
+
+
+def test_text_and_json_say_the_same() -> None:
+    checks = [Check("clock", "OK", "Fine."), Check("spool", "FAIL", "Full.", "Free some space.")]
+    assert as_text(checks).splitlines()[1:] == [
+        "FAIL spool        Full.",
+        "                  -> Free some space.",
+        "1 failures, 0 warnings.",
+    ]
+    said = json.loads(as_json(checks))
+    assert (said["ok"], len(said["checks"])) == (False, 2)
+    assert as_text(checks[:1]).endswith("All is well.\n")
+
+
+def test_wrong_settings_are_the_only_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATTMILL_INTERVAL", "7s")
+    assert doctor.main(["--json"]) == 1
+    [check] = json.loads(capsys.readouterr().out)["checks"]
+    assert "WATTMILL_INTERVAL" in check["text"]
+
+
+def test_the_whole_examination_runs_on_this_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"sources: {{nvml: off, host: off}}\ndiscover: false\nlisten: ''\nspool: {tmp_path}\n")
+    for name in [name for name in os.environ if name.startswith("WATTMILL_")]:
+        monkeypatch.delenv(name)
+    assert doctor.main(["--config", str(config)]) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL sources" in shown
+    assert "OK   settings" in shown
