@@ -1,3 +1,3 @@
-"""Fixtures by subject, each in a plug-in of its own."""
+"""Fixtures by subject, each in a plug-in of its own. In this order: the second uses the first."""
 
-pytest_plugins = ["fix_database"]
+pytest_plugins = ["fix_database", "fix_browser"]

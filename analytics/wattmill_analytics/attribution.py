@@ -256,8 +256,9 @@ def _fill_pieces(
                 if held_start_us[h] < end_us[i] and (held_active[h] == 1) == any_active:
                     holder[piece] = h
                     account[piece] = SERVING if any_active else IDLE_LOADED
-                    weight[piece] = min(max(held_weight[h], 0), HEAVIEST) if any_active else 1
-                    total += weight[piece]
+                    counts_as = min(max(int(held_weight[h]), 0), HEAVIEST) if any_active else 1
+                    weight[piece] = counts_as
+                    total += counts_as
                     piece += 1
                 h += 1
             if after - k == 1:

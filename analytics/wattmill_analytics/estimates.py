@@ -50,7 +50,7 @@ def fill_estimates(
     for s in range(offsets.size - 1):
         first, end = offsets[s], offsets[s + 1]
         _mark_absent(time_us, first, end, start_us, status)
-        _fill_absent(time_us, energy_mj, power_mw, first, end, gap_us[s], highest_mw[s], delta, start_us, status)
+        _fill_absent(time_us, power_mw, first, end, gap_us[s], highest_mw[s], delta, start_us, status)
         _fill_frozen(time_us, energy_mj, power_mw, epoch, first, end, gap_us[s], highest_mw[s], delta, start_us, status)
 
 
@@ -84,7 +84,6 @@ def _mark_absent(time_us: Int64s, first: int, end: int, start_us: Int64s, status
 @kernel
 def _fill_absent(
     time_us: Int64s,
-    energy_mj: Int64s,
     power_mw: Int64s,
     first: int,
     end: int,

@@ -5,8 +5,8 @@ and the total stays the same; a decrease is never taken for a reset without evid
 Does not: look at wall clocks, buckets or owners (`buckets`, `attribution`), or interpolate.
 
 Many series lie one behind the other in the same arrays; `offsets` (CSR) says where each begins. Within a series time
-rises strictly. Two readings of context before the stretch one cares for are enough to judge it the same wherever the
-arrays were cut.
+rises strictly. Three readings of context before the stretch one cares for are enough to judge it the same wherever
+the arrays were cut, as long as wrong readings are rarer than one in four.
 """
 
 from __future__ import annotations

@@ -98,13 +98,13 @@ def decide_falls(
     group int64 [s] is dense; by_group int64 [s] lists the series group after group, members (CSR) says where.
     """
     for f in range(fell.shape[1]):
-        fallen_series, fallen = fell[0, f], fell[1, f]
+        fallen_series, fallen = int(fell[0, f]), int(fell[1, f])
         now_us = time_us[fallen]
         witnesses = 0
         agree = True
         for m in range(members[group[fallen_series]], members[group[fallen_series] + 1]):
-            s = by_group[m]
-            i = offsets[s] + np.searchsorted(time_us[offsets[s] : offsets[s + 1]], now_us)
+            s = int(by_group[m])
+            i = int(offsets[s] + np.searchsorted(time_us[offsets[s] : offsets[s + 1]], now_us))
             if i >= offsets[s + 1] or time_us[i] != now_us or value[i] < 0:
                 continue
             before = _before(value, offsets[s], i)

@@ -11,14 +11,17 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from wattmill_api import __version__, errors, migrate
 from wattmill_api.auth import Guard
 from wattmill_api.coalescer import Coalescer, Store
 from wattmill_api.errors import DatabaseAway
 from wattmill_api.metrics import Metrics
-from wattmill_api.routes import coverage, efficiency, findings, health, ingest, inventory, ledger, prices, series
+from wattmill_api.routes import coverage, efficiency, findings, health, ingest, inventory, ledger, live, prices, series
 from wattmill_api.routes.documents import Problem
+from wattmill_api.routes.examples import EXAMPLES
 from wattmill_api.settings import Settings
 from wattmill_api.store import keys, query
 from wattmill_api.store.database import Database, translated
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = """Where every kilowatt-hour of an LLM fleet went, and how many tokens it became.
 
-Energies are integer millijoules and tokens are integers, exact from the counter to the answer; ratios are computed last.
+Energies are integer millijoules and tokens are integers, exact from the counter to the answer; ratios come last.
 `null` is "not known", never 0. Times are RFC 3339 in UTC. Problems are `application/problem+json` (RFC 9457) and name
 the field and the limit. Keys come from `wattmill key create`; until the first one exists, no key is needed.
 """
@@ -42,16 +45,22 @@ TAGS = [
     {"name": "series", "description": "For charts."},
     {"name": "coverage", "description": "What was not covered."},
     {"name": "prices", "description": "Tariff, carbon intensity, PUE: versioned."},
+    {"name": "live", "description": "Server-sent events."},
     {"name": "health", "description": "This service itself."},
 ]
-MOST_BODY_BYTES = 32 * 1024**2  # past every route's own limit
+MOST_BODY_BYTES = 4 * 1024**2  # of everything but ingest, which has limits of its own
+API_PREFIX = "/api/v1"
+INGEST_PATH = f"{API_PREFIX}/ingest"
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-API_HEADERS = ((b"cache-control", b"no-store"), (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+API_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 
 def create_app(
@@ -80,7 +89,6 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan(settings, database, coalescer),
-        max_body_size=MOST_BODY_BYTES,
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -88,11 +96,12 @@ def create_app(
     app.state.coalescer = coalescer
     app.state.guard = Guard(_Keys(database), time.monotonic)
     app.state.metrics = Metrics(coalescer, job_runs, unknown_settings)
+    app.state.feed = live.Feed(database)
     app.state.now = lambda: dt.datetime.now(dt.UTC)
     app.state.check_ready = _readiness(settings, database)
 
-    api = APIRouter(prefix="/api/v1")
-    for part in (ingest, efficiency, ledger, findings, inventory, series, coverage, prices):
+    api = APIRouter(prefix=API_PREFIX)
+    for part in (ingest, efficiency, ledger, findings, inventory, series, coverage, prices, live):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)
@@ -100,6 +109,7 @@ def create_app(
         app.include_router(router)
 
     errors.install(app)
+    app.add_middleware(_Limited)
     app.add_middleware(_Observed, metrics=app.state.metrics)
     _document(app)
     return app
@@ -172,8 +182,29 @@ def _lifespan(
     return lifespan
 
 
+class _Limited:
+    """Stops reading a body that is too large. The framework's own limit answers in plain text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MOST_BODY_BYTES:
+                raise HTTPException(413)
+            return message
+
+        exempt = scope["type"] != "http" or scope["path"] == INGEST_PATH
+        await self._app(scope, receive if exempt else limited, send)
+
+
 class _Observed:
-    """Counts each answer under its route's template, and adds the security headers. No address is logged: it may be long."""
+    """Counts each answer under its route's template, and adds the security headers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -184,7 +215,7 @@ class _Observed:
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 500
-        api = scope["path"].startswith("/api/")
+        api = scope["path"].startswith(API_PREFIX + "/")
 
         async def observed(message: Message) -> None:
             nonlocal status
@@ -199,12 +230,14 @@ class _Observed:
         try:
             await self._app(scope, receive, observed)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            # A nested router's route knows its path without the prefix.
+            path = getattr(scope.get("route"), "path", None)
+            route = "none" if path is None else API_PREFIX + path if api else path
             self._metrics.answered(scope["method"], route, status, time.perf_counter() - begun)
 
 
 def _document(app: FastAPI) -> None:
-    """Complete the OpenAPI document: problems everywhere instead of the framework's own validation answer."""
+    """Complete the OpenAPI document: examples, and problems instead of the framework's own validation answer."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -217,6 +250,11 @@ def _document(app: FastAPI) -> None:
         schemas["Problem"] = problem
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
+        for operation in (o for operations in document["paths"].values() for o in operations.values()):
+            if operation["operationId"] in EXAMPLES:
+                operation["responses"]["200"]["content"]["application/json"]["example"] = EXAMPLES[
+                    operation["operationId"]
+                ]
         app.openapi_schema = document
         return document
 

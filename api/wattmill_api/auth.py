@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Callable
 from typing import Annotated, Literal, Protocol
 
-from fastapi import Request, Security
+from fastapi import Request, Security, params
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
+
 from wattmill_api.errors import Forbidden, Unauthenticated
 
 Scope = Literal["ingest", "read", "admin"]
@@ -107,7 +108,9 @@ class Guard:
         parsed = parse_key(text)
         if parsed is None:
             if await self.closed():
-                raise _unauthenticated("This is not a Wattmill key, or a part of it is missing.", 'error="invalid_token"')
+                raise _unauthenticated(
+                    "This is not a Wattmill key, or a part of it is missing.", 'error="invalid_token"'
+                )
             return
         key_id, sha256 = parsed
         stored = await self._find(key_id)
@@ -155,6 +158,7 @@ async def _authorise(
     await guard.check(credentials.credentials if credentials else None, scopes.scopes[0])
 
 
-def needs(scope: Scope) -> object:
+def needs(scope: Scope) -> params.Depends:
     """The dependency that every route under /api/v1 declares: the scope a key must have."""
-    return Security(_authorise, scopes=[scope])
+    dependency: params.Depends = Security(_authorise, scopes=[scope])
+    return dependency

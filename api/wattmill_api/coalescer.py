@@ -93,7 +93,7 @@ class Coalescer:
             return await asyncio.wait_for(waiting.answer, self._deadline_seconds)
         except TimeoutError:
             raise DatabaseAway(
-                f"The database did not store this within {self._deadline_seconds:g} s; send it again, repeats are recognised."
+                f"This was not stored within {self._deadline_seconds:g} s; send it again, repeats are recognised."
             ) from None
 
     async def _write(self, store: Store) -> None:
@@ -131,7 +131,12 @@ class Coalescer:
             return [error] * len(group)
         except Exception as error:  # whatever it is, neighbours must not suffer from it
             self.tally.retried_groups += 1
-            log.warning("storing %d batches one by one, as a group they failed: %r", len(batches), error, extra={"action": "store"})
+            log.warning(
+                "storing %d batches one by one, as a group they failed: %r",
+                len(batches),
+                error,
+                extra={"action": "store"},
+            )
             return [self._store_alone(store, waiting.batches) for waiting in group]
         self._count(group, receipts, time.perf_counter() - begun)
         answers: list[list[Receipt] | Exception] = []

@@ -47,11 +47,12 @@ def serve(argv: Sequence[str]) -> int:
 
     import uvicorn
 
+    from wattmill_api import pages
     from wattmill_api.app import create_app
 
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings),
+            create_app(settings, extra_routers=[pages.router], unknown_settings=unknown_names(os.environ)),
             host=settings.host,
             port=settings.port,
             log_config=None,

@@ -6,12 +6,13 @@ two minutes before now are still being written and are judged by nobody.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from wattmill_api.parameters import EPOCH, MINUTE
+from wattmill_api.parameters import EPOCH, MINUTE, Window
 from wattmill_api.store.query import Absence, Expected, Island
 
 SETTLING = 2 * MINUTE
@@ -82,7 +83,7 @@ def _of_device(
 ) -> Covered:
     first = max(start, device.first_seen)
     last = min(end, now)
-    settled = (now - SETTLING) - (now - EPOCH) % MINUTE
+    settled = settled_at(now)
     if last > settled:
         # Judged only as far as anything was written.
         written = max((island.first_time + island.minutes * MINUTE for island in islands), default=settled)
@@ -100,6 +101,40 @@ def _of_device(
         sum(island.anomalies for island in islands),
         tuple(gaps),
     )
+
+
+def settled_at(now: dt.datetime) -> dt.datetime:
+    """Up to here everything that arrived is written."""
+    return (now - SETTLING) - (now - EPOCH) % MINUTE
+
+
+def expected_us(
+    devices: Iterable[Expected], by: Sequence[str], window: Window, now: dt.datetime
+) -> Callable[[dt.datetime, tuple[tuple[str, str | None], ...]], int]:
+    """How long the devices of a group should have been read in a bucket, as a function of bucket and group."""
+    first_seen: dict[tuple[tuple[str, str | None], ...], list[dt.datetime]] = defaultdict(list)
+    for device in sorted(devices, key=lambda device: device.first_seen):
+        names = {
+            "accelerator": device.name,
+            "accelerator_model": device.model,
+            "node": device.node,
+            "site": device.site,
+        }
+        first_seen[tuple((name, names[name]) for name in by)].append(device.first_seen)
+    settled = settled_at(now)
+
+    def expected(bucket: dt.datetime, group: tuple[tuple[str, str | None], ...]) -> int:
+        begin = max(bucket, window.start)
+        finish = min(bucket + window.step if window.step else window.end, window.end, settled)
+        if finish <= begin:
+            return 0
+        times = first_seen.get(group, [])
+        old = bisect.bisect_right(times, begin)
+        new = times[old : bisect.bisect_left(times, finish)]
+        total = old * (finish - begin) + sum((finish - time for time in new), dt.timedelta(0))
+        return total // dt.timedelta(microseconds=1)
+
+    return expected
 
 
 def _holes(first: dt.datetime, last: dt.datetime, islands: list[Island]) -> list[Span]:

@@ -7,12 +7,11 @@ an acknowledged finding stays acknowledged, a resolved one opens again when its 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
-import psycopg
 from wattmill_analytics.findings import Incident
 from wattmill_analytics.findings.detectors import DETECTORS
 from wattmill_api.store import detection as store
+from wattmill_api.store.database import Connection
 from wattmill_api.store.detection import Known, Subject
 
 # How far back a run looks: a day and a bit, so that a day loaded at once is seen whole; less for very large fleets,
@@ -24,7 +23,7 @@ _FARTHEST = dt.timedelta(days=8)
 _REOPEN_AFTER = dt.timedelta(hours=1)
 
 
-def detect(connection: psycopg.Connection[Any], now: dt.datetime) -> str:
+def detect(connection: Connection, now: dt.datetime) -> str:
     """One run over the newest closed minutes; returns what it did in a few words."""
     accelerators, oldest_open, newest = store.window(connection, now)
     if newest is None:
@@ -35,7 +34,7 @@ def detect(connection: psycopg.Connection[Any], now: dt.datetime) -> str:
         first = max(min(first, oldest_open), last - _FARTHEST)
     incidents: list[tuple[str, Subject, Incident]] = []
     for looks_at in ("engine", "accelerator"):
-        ids, minutes = store.read_minutes(connection, looks_at, first, last)  # type: ignore[arg-type]
+        ids, minutes = store.read_minutes(connection, looks_at, first, last)
         found = [
             (detector.kind, incident)
             for detector in DETECTORS
@@ -43,15 +42,13 @@ def detect(connection: psycopg.Connection[Any], now: dt.datetime) -> str:
             for incident in detector.detect(minutes)
         ]
         wanted = sorted({int(ids[incident.subject]) for _, incident in found})
-        subjects = store.subjects(connection, looks_at, wanted)  # type: ignore[arg-type]
+        subjects = store.subjects(connection, looks_at, wanted)
         incidents += [(kind, subjects[int(ids[incident.subject])], incident) for kind, incident in found]
     with connection.transaction():
         return _keep(connection, first, incidents)
 
 
-def _keep(
-    connection: psycopg.Connection[Any], first: dt.datetime, incidents: list[tuple[str, Subject, Incident]]
-) -> str:
+def _keep(connection: Connection, first: dt.datetime, incidents: list[tuple[str, Subject, Incident]]) -> str:
     by_subject: dict[tuple[str, str], list[Known]] = {}
     for known in store.known_findings(connection, first):
         by_subject.setdefault((known.kind, known.subject), []).append(known)

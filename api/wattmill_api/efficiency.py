@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,9 @@ from wattmill_api.store.prices import Prices
 from wattmill_api.store.query import Facts
 
 MJ_PER_KWH = 3_600_000_000
-_Key = tuple[dt.datetime, tuple[tuple[str, str | None], ...]]
+_Group = tuple[tuple[str, str | None], ...]
+_Key = tuple[dt.datetime, _Group]
+ExpectedUs = Callable[[dt.datetime, _Group], int]
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,9 +64,19 @@ def _plus(left: int | None, right: int | None) -> int | None:
 
 
 def rows(
-    facts: Sequence[Facts], prices: Prices, *, scope: str, start: dt.datetime, cuts: Sequence[dt.datetime]
+    facts: Sequence[Facts],
+    prices: Prices,
+    *,
+    scope: str,
+    start: dt.datetime,
+    cuts: Sequence[dt.datetime],
+    expected_us: ExpectedUs | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of /efficiency, in the order of the facts. `start` and `cuts` say when each slice begins."""
+    """The rows of /efficiency, in the order of the facts. `start` and `cuts` say when each slice begins.
+
+    `expected_us`: how long a group should have been read in a bucket, where that is known; time without any row counts
+    as not covered then.
+    """
     sums: dict[_Key, Sum] = {}
     for item, energy_mj in zip(facts, _scoped(facts, prices, scope, start, cuts), strict=True):
         total = sums.setdefault((item.bucket, item.group), Sum())
@@ -74,6 +86,9 @@ def rows(
             continue
         total.energy_mj += energy_mj
         _price(total, energy_mj, item.site, _since(item, start, cuts), prices)
+    if expected_us is not None:
+        for (time, group), total in sums.items():
+            total.span_us = max(total.span_us, expected_us(time, group))
     return [_row(time, dict(group), total, scope) for (time, group), total in sums.items()]
 
 
@@ -146,7 +161,9 @@ def _row(time: dt.datetime, group: Mapping[str, str | None], total: Sum, scope: 
         "joules_per_token": energy_mj / (1000 * output) if energy_mj is not None and output else None,
         "reason": reason(output, energy_mj),
         "cost": _cost(total, energy_mj),
-        "co2_grams": None if energy_mj is None or "carbon" in total.missing or not energy_mj else _number(total.co2_grams),
+        "co2_grams": None
+        if energy_mj is None or "carbon" in total.missing or not energy_mj
+        else _number(total.co2_grams),
         "coverage": total.covered_us / total.span_us if total.span_us else None,
         "quality": "measured" if measured else "estimated",
         "estimated_mj": total.estimated_mj,

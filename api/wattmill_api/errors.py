@@ -151,9 +151,7 @@ def problem(
 
 def _of_wattmill(_request: Request, error: Exception) -> Response:
     assert isinstance(error, WattmillError)
-    return problem(
-        STATUS[type(error)], error.detail, faults=error.faults, headers=error.headers, extra=error.extra
-    )
+    return problem(STATUS[type(error)], error.detail, faults=error.faults, headers=error.headers, extra=error.extra)
 
 
 def _of_validation(_request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import Response
+
 from wattmill_api.routes.documents import answer, rfc3339
 
 FORMATS = ("json", "csv", "parquet")
@@ -38,7 +39,9 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
             cells.update({f"{name}_tokens": count for name, count in value.items()})
         elif key == "cost":
             names = {"currency": "currency", "total": "cost", "per_million_tokens": "cost_per_million_tokens"}
-            cells.update({column: value[name] if value else None for name, column in names.items() if not value or name in value})
+            cells.update(
+                {column: value[name] if value else None for name, column in names.items() if not value or name in value}
+            )
         elif isinstance(value, list):
             cells[key] = ";".join(str(item) for item in value)
         else:

@@ -13,11 +13,15 @@ import zlib
 from collections import Counter
 from typing import Any, NoReturn
 
+import msgspec
+
 from wattmill_api.errors import TooLarge, Undecodable
 from wattmill_api.store.ingest import ParsedBatch
 from wattmill_collector.wire import Reading, Receipt, Rejection, WireError, decode_header, decode_reading
 
 _CHUNK = 256 * 1024
+_ODD = (b"\\", b"\t", b"\r", b"\n", b" :")
+_CONTAINERS = frozenset({dict, list})
 _AHEAD_US = 5 * 60 * 1_000_000  # a clock further ahead than this is wrong, not early
 
 
@@ -180,9 +184,34 @@ def storable(text: str) -> str:
 def decode_json(line: bytes, digits: int = LIMITS.digits) -> Any:
     """Strict JSON: no NaN, no duplicate keys, no number of absurd length. Errors: WireError.
 
-    The standard library's decoder, because it alone can see duplicate keys; they would let two readers of one batch
-    disagree about what it says.
+    A key given twice would let two readers of one batch disagree about what it says. msgspec does not see it, so keys
+    are counted as written: without escapes, `":` ends a key and nothing else, unless there is space between the two.
+    Whatever is odd goes to the slow decoder.
     """
+    try:
+        document = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_odd(line, digits)
+    if any(map(line.__contains__, _ODD)) or line.count(b'":') != _keys(document):
+        return _decode_odd(line, digits)
+    return document
+
+
+def _keys(document: Any) -> int:
+    """How many keys all objects of a document have."""
+    count, unseen = 0, [document]
+    while unseen:
+        value = unseen.pop()
+        if type(value) is dict:
+            count += len(value)
+            unseen += [v for v in value.values() if type(v) in _CONTAINERS]
+        elif type(value) is list:
+            unseen += [v for v in value if type(v) in _CONTAINERS]
+    return count
+
+
+def _decode_odd(line: bytes, digits: int) -> Any:
+    """The standard library's decoder, ten times slower, can say what is wrong with a line."""
 
     def integer(text: str) -> int:
         if len(text) > digits:
@@ -211,4 +240,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(text: str) -> NoReturn:
     raise WireError("batch", f"has {text}, which is not a number; leave out what is not known")
-

@@ -11,14 +11,14 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 
-import psycopg
-import wattmill_analytics
 from apscheduler.schedulers.background import BackgroundScheduler
+
+import wattmill_analytics
 from wattmill_api import accounting, detection
 from wattmill_api.settings import Settings
 from wattmill_api.store import jobs as store
+from wattmill_api.store.database import Connection
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Jobs:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: Connection | None = None
         self._stopping = threading.Event()
         # One worker: the jobs share the leader's connection, and roll-up must not compete with itself for two cores.
         self._scheduler = BackgroundScheduler(
@@ -40,8 +40,8 @@ class Jobs:
             executors={"default": {"type": "threadpool", "max_workers": 1}},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        table: tuple[tuple[str, float, Callable[[psycopg.Connection[Any]], str]], ...] = (
-            ("lead", _LEAD_EVERY_S, lambda connection: ""),
+        table: tuple[tuple[str, float, Callable[[Connection], str]], ...] = (
+            ("lead", _LEAD_EVERY_S, lambda _: ""),
             ("roll-up", settings.roll_up_every_s, self._roll_up),
             ("detect", settings.detect_every_s, self._detect),
             ("verify", 600, self._verify),
@@ -49,7 +49,12 @@ class Jobs:
         )
         for name, every_s, function in table:
             self._scheduler.add_job(
-                self._run, "interval", args=(name, function), id=name, seconds=every_s, next_run_time=dt.datetime.now(dt.UTC)
+                self._run,
+                "interval",
+                args=(name, function),
+                id=name,
+                seconds=every_s,
+                next_run_time=dt.datetime.now(dt.UTC),
             )
 
     def start(self) -> None:
@@ -69,18 +74,18 @@ class Jobs:
         if self._connection is not None:
             self._connection.close()
 
-    def _lead(self) -> psycopg.Connection[Any] | None:
+    def _lead(self) -> Connection | None:
         """The leader's connection, or None while another replica leads or the database is away."""
         try:
             if self._connection is not None:
                 store.ping(self._connection)
                 return self._connection
-        except psycopg.Error as error:
+        except store.Lost as error:
             log.warning("lost the leader's connection: %s", error, extra={"action": "lead"})
             self._connection = None
         try:
-            connection = psycopg.connect(self._settings.database_url, autocommit=True, connect_timeout=5)
-        except psycopg.Error as error:
+            connection = store.connect(self._settings.database_url)
+        except store.Lost as error:
             log.warning("the database can't be reached: %s", error, extra={"action": "lead"})
             return None
         if store.try_lead(connection):
@@ -90,7 +95,7 @@ class Jobs:
         connection.close()
         return None
 
-    def _run(self, name: str, function: Callable[[psycopg.Connection[Any]], str]) -> None:
+    def _run(self, name: str, function: Callable[[Connection], str]) -> None:
         connection = self._lead()
         if connection is None or name == "lead" or self._stopping.is_set():
             return
@@ -103,25 +108,27 @@ class Jobs:
             if not connection.closed and not connection.broken:
                 store.ended(connection, name, False, f"{type(error).__name__}: {error}"[:500])
 
-    def _roll_up(self, connection: psycopg.Connection[Any]) -> str:
+    def _roll_up(self, connection: Connection) -> str:
         closed = 0
         while not self._stopping.is_set() and (windows := accounting.roll_up(connection)):
             closed += windows
         return f"{closed} windows"
 
-    def _detect(self, connection: psycopg.Connection[Any]) -> str:
+    def _detect(self, connection: Connection) -> str:
         return detection.detect(connection, dt.datetime.now(dt.UTC))
 
-    def _verify(self, connection: psycopg.Connection[Any]) -> str:
+    def _verify(self, connection: Connection) -> str:
         last = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
         checked = store.verify_accelerators(connection, last - dt.timedelta(hours=1), last)
         wrong = [v for v in checked if v.difference_mj]
         if wrong:
-            log.error("ledger differs from the counters on %d boards: %s", len(wrong), wrong[:3], extra={"action": "verify"})
+            log.error(
+                "ledger differs from the counters on %d boards: %s", len(wrong), wrong[:3], extra={"action": "verify"}
+            )
             raise ArithmeticError(f"{len(wrong)} of {len(checked)} boards differ, first {wrong[0]}")
         return f"{len(checked)} boards, difference 0"
 
-    def _retain(self, connection: psycopg.Connection[Any]) -> str:
+    def _retain(self, connection: Connection) -> str:
         now = dt.datetime.now(dt.UTC)
         store.drop_older(connection, SAMPLE_TABLES, now - dt.timedelta(days=self._settings.retain_samples_days))
         store.drop_older(connection, MINUTE_TABLES, now - dt.timedelta(days=self._settings.retain_minutes_days))

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
 from wattmill_api import __version__
 from wattmill_api.coalescer import Coalescer
 from wattmill_api.errors import WattmillError

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
 from wattmill_api.errors import invalid
 from wattmill_collector.wire import EARLIEST_US, LATEST_US
 
@@ -143,7 +144,7 @@ def window(question: RangeQuestion, step: str | None, now: dt.datetime, cuts: It
     """
     end = _ceil(question.end or now, MINUTE)
     start = _floor(question.start, MINUTE) if question.start else end - HOUR
-    if question.start and question.end and question.start > question.end or start > end:
+    if (question.start and question.end and question.start > question.end) or start > end:
         raise invalid("start", "must not lie after end")
     if end - start > dt.timedelta(days=LONGEST_DAYS):
         raise invalid("start", f"the range must not be longer than {LONGEST_DAYS} days")

@@ -7,7 +7,7 @@ a newer chart must not stop an older service.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,9 +16,40 @@ PREFIX = "WATTMILL_"
 
 # Options of other verbs (DESIGN 5.1 and 5.2): known, though not ours to read.
 OTHER_OPTIONS = frozenset(
-    "ACCELERATORS CONFIG DATA DISCOVER END FORMAT INTERVAL KEY KEY_FILE LABELS LISTEN NAME NO_JOBS NO_MIGRATE"
-    " NO_SIMULATE NODE NODES ONCE SCENARIO SCOPE SEED SERVER SIMULATE SITE SOURCES SPEED SPOOL SPOOL_MAX_AGE"
-    " SPOOL_MAX_BYTES SPOOL_PATH START TRUTH".split()
+    {
+        "ACCELERATORS",
+        "CONFIG",
+        "DATA",
+        "DISCOVER",
+        "END",
+        "FORMAT",
+        "INTERVAL",
+        "KEY",
+        "KEY_FILE",
+        "LABELS",
+        "LISTEN",
+        "NAME",
+        "NO_JOBS",
+        "NO_MIGRATE",
+        "NO_SIMULATE",
+        "NODE",
+        "NODES",
+        "ONCE",
+        "SCENARIO",
+        "SCOPE",
+        "SEED",
+        "SERVER",
+        "SIMULATE",
+        "SITE",
+        "SOURCES",
+        "SPEED",
+        "SPOOL",
+        "SPOOL_MAX_AGE",
+        "SPOOL_MAX_BYTES",
+        "SPOOL_PATH",
+        "START",
+        "TRUTH",
+    }
 )
 
 
@@ -27,24 +58,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    database_url: str = Field("", description="PostgreSQL or TimescaleDB, as postgresql://user:password@host:port/name.")
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on.")
-    jobs: bool = Field(True, description="Run the jobs (roll up, detect, retain) here when this replica leads.")
-    migrate: bool = Field(True, description="Bring the database's schema up to date at start.")
-    currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="Currency of a tariff that names none (ISO 4217).")
-    retain_samples_days: int = Field(30, ge=1, le=3650, description="How long raw samples and receipts are kept.")
-    retain_minutes_days: int = Field(400, ge=1, le=36_500, description="How long minutes are kept; hours stay.")
-    roll_up_every_s: float = Field(5.0, gt=0, le=3600, description="How often touched minutes are closed.")
-    detect_every_s: float = Field(60.0, gt=0, le=86_400, description="How often findings are looked for.")
-    read_connections: int = Field(4, ge=1, le=100, description="Most connections for answers.")
-    write_connections: int = Field(2, ge=1, le=20, description="Connections that store batches.")
-    statement_timeout_s: int = Field(30, ge=1, le=600, description="Longest an answer may work in the database.")
-    ingest_queue_readings: int = Field(
-        200_000, ge=10_000, le=10_000_000, description="Readings that may wait to be stored before posts are put off."
+    database_url: str = Field(
+        default="", description="PostgreSQL or TimescaleDB, as postgresql://user:password@host:port/name."
     )
-    ingest_deadline_s: float = Field(10.0, gt=0, le=60, description="Longest a post waits for its receipt.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severity that is logged.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on.")
+    jobs: bool = Field(default=True, description="Run the jobs (roll up, detect, retain) here when this replica leads.")
+    migrate: bool = Field(default=True, description="Bring the database's schema up to date at start.")
+    currency: str = Field(
+        default="EUR", pattern="^[A-Z]{3}$", description="Currency of a tariff that names none (ISO 4217)."
+    )
+    retain_samples_days: int = Field(
+        default=30, ge=1, le=3650, description="How long raw samples and receipts are kept."
+    )
+    retain_minutes_days: int = Field(default=400, ge=1, le=36_500, description="How long minutes are kept; hours stay.")
+    roll_up_every_s: float = Field(default=5.0, gt=0, le=3600, description="How often touched minutes are closed.")
+    detect_every_s: float = Field(default=60.0, gt=0, le=86_400, description="How often findings are looked for.")
+    read_connections: int = Field(default=4, ge=1, le=100, description="Most connections for answers.")
+    write_connections: int = Field(default=2, ge=1, le=20, description="Connections that store batches.")
+    statement_timeout_s: int = Field(
+        default=30, ge=1, le=600, description="Longest an answer may work in the database."
+    )
+    ingest_queue_readings: int = Field(
+        default=200_000,
+        ge=10_000,
+        le=10_000_000,
+        description="Readings that may wait to be stored before posts are put off.",
+    )
+    ingest_deadline_s: float = Field(default=10.0, gt=0, le=60, description="Longest a post waits for its receipt.")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="Least severity that is logged."
+    )
 
     def described(self) -> dict[str, str]:
         """Every setting as text, without the database's password; for the line printed at start."""
@@ -60,7 +104,7 @@ def without_password(url: str) -> str:
         return "(a connection string)" if url else ""
     host = parts.netloc.rpartition("@")[2]
     user = parts.username
-    return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
+    return f"{parts.scheme}://{f'{user}@{host}' if user else host}{parts.path}"
 
 
 def unknown_names(environment: Iterable[str]) -> list[str]:

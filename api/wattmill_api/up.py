@@ -191,9 +191,7 @@ class Everything:
         if simulated:
             lines.append("simulated: no accelerator was read here; every figure is of a simulated fleet")
         if not self._closed():
-            lines.append(
-                "open: everybody who can reach it may read and write, until `wattmill key create` makes a first key"
-            )
+            lines.append("open: whoever can reach it may read and write, until `wattmill key create` makes a first key")
         lines.append(f"data: {self.plan.data}   stop: Ctrl-C")
         for line in lines:
             say(line)
@@ -236,9 +234,7 @@ class Everything:
         create = self._command(
             "key", ("key", "create", "--scope", "ingest", "--name", "wattmill up"), {"WATTMILL_DATABASE_URL": url}
         )
-        done = subprocess.run(
-            create.arguments, env=dict(create.environment), capture_output=True, text=True, check=False
-        )
+        done = _output(create, LOOK_SECONDS)
         if done.returncode != 0:
             raise NotUp(f"no key could be made for this host's readings: {done.stderr.strip()}")
         self._key_file.touch(0o600)
@@ -280,6 +276,8 @@ def _is_accelerator(line: str) -> bool:
 
 
 def _refuse_taken_port(plan: Plan) -> None:
+    if plan.port == 0:
+        raise NotUp("--port: must be a number from 1 to 65535, because the agent has to know it")
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             plan.host or None, plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

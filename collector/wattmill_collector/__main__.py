@@ -6,6 +6,7 @@ The composition root: everything the agent consists of is made here, in order, a
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -105,8 +106,6 @@ def run(settings: Settings, until: Callable[[], object] | None = None) -> int:
     ticking = threading.Thread(target=tick_until, args=(agent, stop_ticks, failures), name="tick", daemon=True)
     watching = threading.Thread(target=agent.watch, args=(stop_ticks, os._exit), name="watchdog", daemon=True)
     shipping = threading.Thread(target=ship_until, args=(shipper, stop_shipping), name="shipper", daemon=True)
-    gc.collect()
-    gc.freeze()  # what is alive now stays: the collector need not look at it again and again
     for thread in (ticking, watching, shipping):
         thread.start()
     notifier.ready(f"reading every {settings.interval_us / 1_000_000:g} s")
@@ -171,12 +170,27 @@ def listen(address: str, health: Health) -> Listener | None:
 def tick_until(agent: Agent, stop: threading.Event, failures: list[BaseException]) -> None:
     """Tick until told to stop, then once more, so that little is lost between this agent and the next."""
     try:
+        for reader in agent.readers:
+            reader.open()
+        settle_memory()
         agent.run(stop)
         agent.last_tick()
     except BaseException as error:
         LOG.exception("The tick failed; the agent ends so that a fresh process starts.")
         failures.append(error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def settle_memory() -> None:
+    """Once all is loaded: what is alive stays and need not be looked at again; what loading left over goes back.
+
+    Importing a module that is not compiled yet leaves megabytes with the C library, which keeps them unless asked.
+    """
+    gc.collect()
+    gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not need it
+    if trim is not None:
+        trim(0)
 
 
 def ship_until(shipper: Shipper | None, stop: threading.Event) -> None:

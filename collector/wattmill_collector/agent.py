@@ -23,6 +23,7 @@ from wattmill_collector.spool import Drop, NotTaken, Spool
 from wattmill_collector.wire import MAX_READINGS_PER_BATCH, AbsenceReading, Batch, NodeHeader, Reading, encode_batch
 
 LATE_US = 250_000
+QUICK_US = 1_000_000  # who takes longer is not asked again while a supervisor waits for the end
 LONGEST_STEP_BACK_US = 86_400_000_000  # the earlier time was wrong, not the later one: don't wait for it
 MOST_READINGS = MAX_READINGS_PER_BATCH - 100  # leaves room for what the spool has to report
 WEDGED_AFTER_US = 30_000_000
@@ -77,10 +78,10 @@ class Agent:
                 due_us = min(due_us, self.next_due_us())
 
     def last_tick(self) -> None:
-        """One more tick at the end, off the grid, unless one has just been."""
+        """One more tick at the end, off the grid, unless one has just been; without the sources that take long."""
         now_us = self._clock.wall_us()
         if self.last is None or now_us - self.last.time_us > LATE_US:
-            self.tick(now_us)
+            self.tick(now_us, [reader for reader in self.readers if reader.stats.last_duration_us < QUICK_US])
 
     def next_due_us(self) -> int:
         """The next instant to tick at: a multiple of the interval in the future and after the last tick."""
@@ -90,8 +91,8 @@ class Agent:
             after_us = max(after_us, self.last.time_us)
         return (after_us // interval_us + 1) * interval_us
 
-    def tick(self, time_us: int) -> Tick:
-        """Read everything as of `time_us` and keep it."""
+    def tick(self, time_us: int, readers: Sequence[Reader] | None = None) -> Tick:
+        """Read everything, or only `readers`, as of `time_us` and keep it."""
         tick_us = self._clock.monotonic_us()
         readings: list[Reading] = []
         if self.last is not None:
@@ -100,7 +101,7 @@ class Agent:
             if absence is not None:
                 self._throttle.warning(absence.reason, f"{absence.detail}{self._slowest()}")
                 readings.append(absence)
-        for reader in self.readers:
+        for reader in self.readers if readers is None else readers:
             readings += reader.read(time_us)
         if len(readings) > MOST_READINGS:
             detail = f"{len(readings)} readings at one tick; a batch holds {MOST_READINGS}."

@@ -1,4 +1,4 @@
-"""What an answer of the service means for the batches that were posted. Pure: status, headers and bytes in, a verdict out."""
+"""What an answer of the service means for the batches that were posted. Pure: an answer in, a verdict out."""
 
 from __future__ import annotations
 

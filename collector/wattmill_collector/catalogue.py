@@ -62,7 +62,7 @@ def texts(help_: str, *, most: int = 1024) -> Any:
 
 
 def epoch(help_: str) -> Any:
-    """Opaque 64-bit name of the stretch over which the counters of this reading are known to continue; 0 = no evidence."""
+    """Opaque 64-bit name of the stretch over which this reading's counters are known to continue; 0 = no evidence."""
     return _field("epoch", "int", "", help_, -(2**63), INT64_MAX, False)
 
 

@@ -162,9 +162,8 @@ def judge_reading(reading: Reading) -> Iterable[Check]:
                 fix = "Set `accelerators:` of this engine; until then its energy counts as unattributed."
                 yield Check("placement", "WARN", f"{who}: it is not known which accelerators it holds.", fix)
         case AbsenceReading():
-            subject = f"{reading.subject} {reading.id}".rstrip()
             status: Status = "WARN" if reading.subject == "host" else "FAIL"
-            what = f"{subject}: {reading.reason}"
+            what = f"{reading.id or reading.subject}: {reading.reason}"
             yield Check(reading.subject, status, what, reading.detail or "Look at its log and at the agent's.")
 
 

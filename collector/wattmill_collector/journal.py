@@ -30,7 +30,7 @@ SENTENCES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drop:
-    """Batches that will not be delivered, and why. Sequences are 0 when none was given out (`write_failed`, `disk_full`)."""
+    """Batches that will not be delivered, and why. Sequences are 0 where none was used (write_failed, disk_full)."""
 
     stream: str
     first_sequence: int
@@ -42,7 +42,7 @@ class Drop:
     def as_reading(self, stream: str) -> AbsenceReading:
         """The reading that reports this drop in a batch of `stream`.
 
-        A range of an earlier stream can't be given as sequences of this one: it goes into the text, with its stream as id.
+        A range of an earlier stream can't be given as sequences of this one: it goes into the text.
         """
         detail = f"{self.count} {SENTENCES.get(self.reason, 'batches were dropped')}"
         numbered = self.first_sequence > 0

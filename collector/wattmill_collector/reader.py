@@ -60,8 +60,15 @@ class Reader:
         self._open_after_us = 0
         self._pause_us = 1_000_000
 
+    def open(self) -> None:
+        """Open the source ahead of the first tick, which a slow driver would make late. Never raises."""
+        self._attempt(None)
+
     def read(self, time_us: int) -> list[Reading]:
         """The source's readings at this tick, or why there are none. Never raises."""
+        return self._attempt(time_us)
+
+    def _attempt(self, time_us: int | None) -> list[Reading]:
         stats = self.stats
         started_us = self._clock.monotonic_us()
         if stats.state == "broken" or (self._source is None and started_us < self._open_after_us):
@@ -70,6 +77,8 @@ class Reader:
         try:
             if self._source is None:
                 self._source = self._open()
+            if time_us is None:
+                return []
             readings = self._source.read(time_us)
         except NotHere as error:
             return self._lost("not_here", str(error), LOOK_AGAIN_US)

@@ -2,10 +2,11 @@
 
 A segment is a file `<generation>-<first sequence>-<stream>.segment` of records, one behind the other:
 
-    magic 4s | version B | 3 bytes 0 | length I | readings I | sequence Q | time_us q | sha256 32s | payload CRC I | header CRC I
+    header: magic 4s, version B, 3 bytes 0, length I, readings I, sequence Q, time_us q, sha256 32s, payload CRC I,
+             CRC I
     payload: one gzip member, the batch line with its line end
 
-The payload is shipped as it stands. The header has a CRC of its own, so that a record whose payload is damaged still says
+The payload is shipped as it stands. The header has a CRC of its own, so that a record with a damaged payload still says
 which sequence was lost; the reader looks for the next magic behind any damage, so that one bad byte loses one record.
 The SHA-256 is that of the line: a receipt is checked without inflating anything.
 """

@@ -1,10 +1,11 @@
 """The shipper: posts what waits in the spool, and releases what the service has receipted.
 
-Two lanes. While more waits than one post holds, posts take turns: the newest batches (so that the present is always seen),
-then the oldest of the backlog, after which the shipper rests as long as that post took: a backlog gets at most half of the time.
+Two lanes. While more waits than one post holds, posts take turns: the newest batches (so that the present is always
+seen), then the oldest of the backlog, after which the shipper rests as long as that post took: a backlog gets at most
+half of the time.
 
-Promises: a batch leaves the queue by a receipt whose sequence and hash match, into the quarantine file with a reason, or under
-a new number after a conflict, and by no status at all. Nothing about one batch keeps another from going out.
+Promises: a batch leaves the queue by a receipt whose sequence and hash match, into the quarantine with a reason, or
+under a new number after a conflict, and by no status at all. Nothing about one batch keeps another from going out.
 
 It does not do: reading the clock or the network by itself; both are passed in, so that every answer can be scripted.
 """
@@ -65,13 +66,11 @@ class ShipperStats:
 
 @dataclasses.dataclass(slots=True)
 class _Suspect:
-    """A batch that failed alone, with an answer that is not surely about the batch: set aside, tried again, judged late."""
+    """A batch that failed alone, by an answer that may not be about it: set aside, tried again, judged late."""
 
     until_us: int
     refusals: int
-    acknowledged: (
-        int  # batches acknowledged in all when it was last refused: only a refusal that others did not meet counts
-    )
+    acknowledged: int  # in all, when it was last refused: only a refusal that others did not meet counts
 
 
 class Shipper:
@@ -140,8 +139,11 @@ class Shipper:
         while self._spool.pending()[0]:
             if self._failures or self._parked or self._clock.monotonic_us() >= deadline_us:
                 return False
+            posts = self._posts
             self._not_before_us = 0
             self.step()
+            if self._posts == posts:
+                return False
         return True
 
     def step(self) -> int:
@@ -254,7 +256,7 @@ class Shipper:
         return self._back_off(label, f"The answer is no receipt: {reason_of(answer)}", answer)
 
     def _halve(self, records: Sequence[Record], answer: Answer) -> int:
-        """Look for what is refused in ever smaller posts; a batch refused alone leaves the queue only with certainty."""
+        """Look for what is refused in ever smaller posts; alone and surely refused, it leaves the queue."""
         self._last_error = reason_of(answer)
         if len(records) > 1:
             self._batch_limit = len(records) // 2
@@ -346,7 +348,7 @@ class Shipper:
         self._byte_limit = min(self._byte_limit + self._byte_limit // 16 + 1, POST_BYTES)
 
     def _rewind(self, stream: str, committed_through: int) -> None:
-        """The service was restored from a backup: send again what it has lost, once an hour at most for the same place."""
+        """The service was restored from a backup: send again what it has lost, hourly at most for the same place."""
         if committed_through >= self._spool.acknowledged_through(stream):
             return
         now_us = self._clock.monotonic_us()

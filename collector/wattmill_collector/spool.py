@@ -1,13 +1,13 @@
 """The spool: every batch on disk before anything else happens to it.
 
-Promises: *taken means fsynced* — `append` returns after write and fsync or raises NotTaken. A taken batch is read until the
-service's receipt acknowledges it, or it is in quarantine with a reason, or it is part of a Drop that a later batch reports.
-It always starts: what can't be read is skipped by scanning for the next record, and said. Memory does not grow with the
-backlog: a segment of up to 1 MiB costs one small object.
+Promises: *taken means fsynced* — `append` returns after write and fsync or raises NotTaken. A taken batch is read until
+the service's receipt acknowledges it, or it is in quarantine with a reason, or it is part of a Drop that a later batch
+reports. It always starts: what can't be read is skipped by scanning for the next record, and said. Memory does not grow
+with the backlog: a segment of up to 1 MiB costs one small object.
 
 How: sequences of a stream are dense, and a segment's name holds its first one, so a segment ends where the next begins.
-What is missing between is lost, and is found when it is read; nothing has to be scanned at start but the newest segment of a
-stream. The cursor (what is acknowledged) is a hint: without it batches are sent again, and the service knows them by hash.
+What is missing between is lost, and is found when it is read; at start only the newest segment of a stream is scanned.
+The cursor (what is acknowledged) is a hint: without it batches are sent again, and the service knows them by hash.
 In any doubt about its numbers (a copied directory, a damaged file, a conflict) the spool starts a new stream, which is
 always safe: records stay in the stream they were written in and keep its name.
 
@@ -118,7 +118,7 @@ class _Segment:
 
 @dataclasses.dataclass(slots=True)
 class _Stream:
-    """`acknowledged`: released by receipt, or dropped and reported; `resolved`: these, and dropped but not yet reported."""
+    """`acknowledged`: released by receipt, or dropped and reported. `resolved`: also what is not yet reported."""
 
     name: str
     generation: int
@@ -239,15 +239,23 @@ class Spool:
         keep_us: int = DEFAULT_KEEP_US,
         disk: Disk | None = None,
         host: str | None = None,
+        new_stream: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> Self:
         """Open or create the spool in a directory and find everything that is still to be sent.
 
-        max_bytes: cap of all segments; max_age_us: older batches are dropped; keep_us: how long acknowledged batches stay
-        for a rewind; host: identity of this host, by default the machine id.
+        max_bytes: cap of all segments; max_age_us: older batches are dropped; keep_us: how long acknowledged batches
+        stay for a rewind; host: identity of this host, by default the machine id.
         Errors: none for a disk in trouble; every append then tries again and raises NotTaken until it succeeds.
         """
         spool = cls(
-            path, clock=clock, max_bytes=max_bytes, max_age_us=max_age_us, keep_us=keep_us, disk=disk, host=host
+            path,
+            clock=clock,
+            max_bytes=max_bytes,
+            max_age_us=max_age_us,
+            keep_us=keep_us,
+            disk=disk,
+            host=host,
+            new_stream=new_stream,
         )
         with spool._lock:
             spool._try_recover()
@@ -265,18 +273,16 @@ class Spool:
         """Write one batch and fsync it; returns its sequence.
 
         encode(stream, sequence, drops) gives the line without its line end and reports the drops as readings.
-        readings: how many are in the batch, for the limit of a post. boundary: the batch stands at the edge of a minute, so
-        that the disk reserve may be spent on it.
+        readings: how many are in the batch, for the post limit. boundary: it stands at the edge of a minute and may
+        spend the disk reserve.
         Errors: NotTaken, with the reason in a sentence; whatever encode raises. In both cases the sequence is not used.
         """
         with self._lock:
             if not self._try_recover():
-                raise self._refused("write_failed", f"The spool in {self._path} can't be opened: {self._last_error}")
+                raise self._refused("write_failed", f"{self._path} can't be opened: {self._last_error}")
             self._watch_clock()
             if self._tight and not self._restore_reserve() and not boundary:
-                raise self._refused(
-                    "disk_full", f"The disk of {self._path} is full; only minute boundaries are written"
-                )
+                raise self._refused("disk_full", f"The disk of {self._path} is full: only minute boundaries go in")
             stream = self._streams[-1]
             sequence = stream.last + 1
             notes = [note for note in self._notes if note.carrier is None][:DROPS_PER_BATCH]
@@ -444,7 +450,11 @@ class Spool:
         for low, high in list(stream.resolved.missing(first, stream.last)):
             for segment in list(stream.segments):
                 if segment.last >= low and segment.first <= high:
-                    yield from self._read_segment(stream, segment, max(low, segment.first), min(high, segment.last))
+                    self._lost(stream, low, segment.first - 1, "not_kept")
+                    low = max(low, segment.first)
+                    yield from self._read_segment(stream, segment, low, min(high, segment.last))
+                    low = segment.last + 1
+            self._lost(stream, low, high, "not_kept")
 
     def _read_segment(self, stream: _Stream, segment: _Segment, first: int, last: int) -> Iterator[Record]:
         """Records first..last; what is missing among them is lost, and noted."""
@@ -462,10 +472,10 @@ class Spool:
             segment.mark(record.sequence, start + begin)
             if record.sequence < expected:
                 continue
-            self._lost(stream, expected, record.sequence - 1, segment)
+            self._lost(stream, expected, record.sequence - 1, "corrupt", segment.first_us)
             expected = record.sequence + 1
             yield record
-        self._lost(stream, expected, last, segment)
+        self._lost(stream, expected, last, "corrupt", segment.first_us)
         if not anything and start == 0 and segment is not self._active:
             self._put_away(segment)
 
@@ -481,9 +491,9 @@ class Spool:
                 raise
             return b""
 
-    def _lost(self, stream: _Stream, first: int, last: int, segment: _Segment) -> None:
+    def _lost(self, stream: _Stream, first: int, last: int, reason: str, start_us: int = 0) -> None:
         for low, high in list(stream.resolved.missing(first, last)):
-            self._note_best(Drop(stream.name, low, high, "corrupt", high - low + 1, segment.first_us or None))
+            self._note_best(Drop(stream.name, low, high, reason, high - low + 1, start_us or None))
             stream.resolved.add(low, high)
 
     def _put_away(self, segment: _Segment) -> None:
@@ -545,7 +555,7 @@ class Spool:
             return sum(high - low + 1 for low, high in found.pending())
 
     def quarantine(self, record: Record, reason: str) -> None:
-        """Take one batch out of the queue for good: it goes to the quarantine file. Errors: OSError, nothing changed."""
+        """Take one batch out of the queue for good, into the quarantine file. Errors: OSError, nothing changed."""
         with self._lock:
             entry = {
                 "time_us": record.time_us,
@@ -582,8 +592,8 @@ class Spool:
     def move_to_new_stream(self, records: Sequence[Record]) -> None:
         """The service holds other batches under these numbers: number them again in a new stream.
 
-        What follows is appended to the new stream too. Records that have not met a conflict stay where they are, for they
-        may be stored already. Errors: NotTaken; the records then still wait under their old numbers.
+        What follows is appended to the new stream too. Records that have not met a conflict stay where they are, for
+        they may be stored already. Errors: NotTaken; the records then still wait under their old numbers.
         """
         with self._lock:
             records = [r for r in records if (s := self._stream(r.stream)) and r.sequence not in s.resolved]
@@ -600,14 +610,11 @@ class Spool:
                 renumbered = [_renumber(r, target.name, first + i) for i, r in enumerate(batch)]
                 move = Move(name, tuple(r.sequence for r in batch), target.name, target.generation, first)
                 try:
-                    self._journal.add(
-                        move
-                    )  # before the records: a crash between leaves a move to nowhere, which is void
+                    self._journal.add(move)  # before the records: after a crash, a move to nowhere is void
                 except OSError as error:
                     self._last_error = str(error)
-                    raise self._refused(
-                        "write_failed", f"A new stream could not be noted in {self._path}: {error}"
-                    ) from error
+                    sentence = f"A new stream could not be noted in {self._path}: {error}"
+                    raise self._refused("write_failed", sentence) from error
                 try:
                     self._write_or_refuse(target, renumbered, boundary=True)
                 except NotTaken:
@@ -702,7 +709,7 @@ class Spool:
         return True
 
     def _watch_clock(self) -> None:
-        """Ages are believed only after an hour without a step of the wall clock: a wrong date must not empty the spool."""
+        """Ages are believed after an hour without a step of the wall clock: a wrong date must not empty the spool."""
         apart_us = self._clock.wall_us() - self._clock.monotonic_us()
         if abs(apart_us - self._clock_apart_us) > CLOCK_STEP_US:
             self._steady_since_us = self._clock.monotonic_us()
@@ -866,7 +873,7 @@ class Spool:
         return len(done) == len(move.sequences)
 
     def _reopen(self, stream: _Stream, *, whole: bool) -> None:
-        """Go on in the newest segment if it is whole; in any case what was read from it is fsynced before it is sent."""
+        """Go on in the newest segment if it is whole; what was read from it is fsynced before it is sent."""
         segment = stream.segments[-1]
         try:
             self._number = self._disk.open_append(segment.path, empty=False)

@@ -1,7 +1,7 @@
 """One post to the service over HTTP, and the key it carries.
 
-Keeps the connection open, follows no redirect (a key must not travel to where a proxy points), verifies TLS, and reads an
-answer of bounded size in bounded time. What the answer means is decided in `shipper.py`.
+Keeps the connection open, follows no redirect (a key must not travel to where a proxy points), verifies TLS, and reads
+an answer of bounded size in bounded time. What the answer means is decided in `answers.py`.
 """
 
 from __future__ import annotations

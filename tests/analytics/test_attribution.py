@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import int64s
 from support.naive import Holding
@@ -153,7 +156,7 @@ def test_arrays_are_checked() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2**62), st.integers(1, 9)), max_size=5))
 def test_divide(cases: list[tuple[int, int]]) -> None:
     offsets, shares = divide(int64s([a for a, _ in cases]), int64s([p for _, p in cases]))
-    found = [shares[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    found = [shares[a:b].tolist() for a, b in pairwise(offsets.tolist())]
     assert found == [naive.divide(amount, parts) for amount, parts in cases]
     assert [sum(part) for part in found] == [amount for amount, _ in cases]
 

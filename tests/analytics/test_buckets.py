@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import int64s
 from wattmill_analytics.buckets import Spread, spread, sum_by_key

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import count_energy
 from support.naive import ANOMALY, ESTIMATED, FIRST, GAP, MISSING, OK, RESTART, UNKNOWN, Counter, Interval, Reading
@@ -81,7 +82,8 @@ def test_the_counters_difference_wins_over_the_estimate_once_it_is_back() -> Non
 
 
 def test_the_counter_comes_back_in_an_epoch_of_unknown_start() -> None:
-    readings = board([0, None, None], 700) + [
+    readings = [
+        *board([0, None, None], 700),
         Reading(3 * TICK, 5, 2, power_mw=700_000),
         Reading(4 * TICK, 7_000_005, 2, power_mw=700_000),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from wattmill_analytics.exact import INT64_MAX, share, times
 
 whole = st.integers(1, 2**61 - 1)

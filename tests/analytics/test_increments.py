@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import count, int64s, pack
 from support.naive import Counter, Reading

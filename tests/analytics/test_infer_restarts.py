@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import count, count_energy, infer
 from support.naive import Counter, Reading

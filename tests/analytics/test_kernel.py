@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from numba.core.registry import CPUDispatcher
+
 from wattmill_analytics import (
     attribution,
     buckets,
@@ -28,14 +31,14 @@ def _double(a: int) -> int:
 
 
 def test_a_kernel_is_its_function_compiled() -> None:
-    doubled = kernel(_double)
+    doubled: Any = kernel(_double)
     assert doubled(21) == 42
-    assert isinstance(doubled, numba.core.registry.CPUDispatcher)
+    assert isinstance(doubled, CPUDispatcher)
     assert doubled.py_func is _double
 
 
 def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    njit = numba.njit
+    njit: Any = numba.njit
     asked = []
 
     def no_place(**options: bool) -> object:
@@ -72,7 +75,7 @@ def test_after_warm_up_nothing_is_compiled_whatever_the_arrays_look_like() -> No
     increments.infer_restarts(
         time_us=read_only, value=strided[::-1], group=per_series, highest_per_s=per_series, **common
     )
-    pieces = buckets.spread(start_us=found.start_us, end_us=read_only, amount=found.delta, bucket_us=np.int64(60))
+    pieces = buckets.spread(start_us=found.start_us, end_us=read_only, amount=found.delta, bucket_us=60)
     buckets.sum_by_key(np.stack((pieces.source, pieces.bucket_us)).T, pieces.amount.reshape(-1, 1))
     attribution.attribute(
         offsets=offsets,
@@ -83,7 +86,7 @@ def test_after_warm_up_nothing_is_compiled_whatever_the_arrays_look_like() -> No
         held_offsets=offsets,
         held_start_us=unaligned,
         held_end_us=strided,
-        held_active=np.ones(n, np.bool_),
+        held_active=np.ones(2 * n, np.uint8)[::2],
         held_weight=read_only,
     )
     attribution.divide(read_only, read_only + 1)
@@ -99,7 +102,7 @@ def compiled() -> dict[str, int]:
         f"{module.__name__}.{name}": len(value.signatures)
         for module in modules
         for name, value in vars(module).items()
-        if isinstance(value, numba.core.registry.CPUDispatcher)
+        if isinstance(value, CPUDispatcher)
     }
 
 

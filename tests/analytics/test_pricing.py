@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support import naive
 from support.counters import int64s
 from wattmill_analytics.pricing import PICO_PARTS, Priced, price

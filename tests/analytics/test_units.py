@@ -7,6 +7,7 @@ import sys
 from decimal import Decimal
 
 import pytest
+
 from wattmill_analytics.units import (
     MILLIJOULES_PER_KWH,
     cost,

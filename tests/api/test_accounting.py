@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+
 from support.mill import START_US, Node
 from wattmill_api import accounting
 from wattmill_api.store.ingest import Interner, store_batches
@@ -31,13 +32,17 @@ def post_and_close(connection: psycopg.Connection[Any], *nodes: Node, interner: 
 
 
 def ledger(connection: psycopg.Connection[Any]) -> dict[int, int]:
-    return dict(connection.execute("SELECT account, sum(energy_mj)::bigint FROM ledger_minute GROUP BY account").fetchall())
+    return dict(
+        connection.execute("SELECT account, sum(energy_mj)::bigint FROM ledger_minute GROUP BY account").fetchall()
+    )
 
 
-def total(connection: psycopg.Connection[Any], what: str, table: str = "ledger_minute") -> int | None:
-    row = connection.execute(f"SELECT sum({what})::bigint FROM {table}").fetchone()  # names from the tests only
+def total(
+    connection: psycopg.Connection[Any], what: LiteralString, table: LiteralString = "ledger_minute"
+) -> int | None:
+    row = connection.execute(f"SELECT sum({what})::bigint FROM {table}").fetchone()
     assert row is not None
-    return row[0]
+    return None if row[0] is None else int(row[0])
 
 
 def dump(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -91,7 +96,9 @@ def test_tensor_parallel_tokens_are_divided_whole(connection: psycopg.Connection
     for _ in range(7):
         node.tick(energy=dict.fromkeys(boards, 11), tokens={E: (3, 0, 7)})
     post_and_close(connection, node)
-    rows = connection.execute("SELECT accelerator_id, sum(output_tokens)::int FROM ledger_minute GROUP BY 1 ORDER BY 1").fetchall()
+    rows = connection.execute(
+        "SELECT accelerator_id, sum(output_tokens)::int FROM ledger_minute GROUP BY 1 ORDER BY 1"
+    ).fetchall()
     assert sum(tokens for _, tokens in rows) == 49
     assert max(t for _, t in rows) - min(t for _, t in rows) <= 7
     assert total(connection, "energy_mj") == 4 * 77
@@ -137,6 +144,45 @@ def test_engine_that_starts_under_watch_counts_from_zero(connection: psycopg.Con
     assert total(connection, "energy_mj") == 210
 
 
+def test_a_counter_that_shows_late_counts_from_zero_and_one_that_was_lost_does_not(
+    connection: psycopg.Connection[Any],
+) -> None:
+    node, interner = Node(), Interner()
+    node.board("GPU-a")
+    engine = node.engine(E, ["GPU-a"], output_tokens=None)
+    for _ in range(60):
+        node.tick(energy={"GPU-a": 10})
+    engine.output_tokens = 77
+    node.tick(energy={"GPU-a": 10})
+    node.tick(energy={"GPU-a": 10}, tokens={E: (0, 0, 3)})
+    post_and_close(connection, node, interner=interner)
+    assert total(connection, "output_tokens") == 80
+    engine.output_tokens = None
+    for _ in range(60):
+        node.tick(energy={"GPU-a": 10})
+    post_and_close(connection, node, interner=interner)
+    engine.output_tokens = 95
+    node.tick(energy={"GPU-a": 10})
+    node.tick(energy={"GPU-a": 10}, tokens={E: (0, 0, 4)})
+    post_and_close(connection, node, interner=interner)
+    assert total(connection, "output_tokens") == 84
+
+
+def test_a_counter_that_froze_and_caught_up_is_booked_once(connection: psycopg.Connection[Any]) -> None:
+    node, interner = Node(), Interner()
+    board = node.board("GPU-a", energy_mj=0, power_mw=300_000)
+    node.tick()
+    for _ in range(8):
+        node.tick(energy={"GPU-a": 3_000_000})
+    for _ in range(7):
+        node.tick()
+        post_and_close(connection, node, interner=interner)
+    assert (total(connection, "estimated_mj") or 0) > 0
+    node.tick(energy={"GPU-a": 24_000_000})
+    post_and_close(connection, node, interner=interner)
+    assert (total(connection, "energy_mj"), total(connection, "estimated_mj")) == (board.energy_mj, 0)
+
+
 def test_a_gap_keeps_its_energy_and_says_it_was_not_covered(connection: psycopg.Connection[Any]) -> None:
     node = Node()
     node.board("GPU-a")
@@ -151,6 +197,24 @@ def test_a_gap_keeps_its_energy_and_says_it_was_not_covered(connection: psycopg.
     assert total(connection, "output_tokens") == 62 * 6
     assert total(connection, "covered_us") == 10_000_000
     assert total(connection, "span_us") == 620_000_000
+
+
+def test_two_gaps_with_two_readings_between_them(connection: psycopg.Connection[Any]) -> None:
+    node, other, interner = Node("n1"), Node("n2"), Interner()
+    node.board("GPU-a")
+    other.board("GPU-b")
+    heard = {*range(1, 29), 63, 64, *range(74, 120)}
+    for i in range(1, 120):
+        node.tick(energy={"GPU-a": 600_007}, lost=i not in heard)
+        other.tick(energy={"GPU-b": 500})
+        if i in heard or i % 7 == 0:
+            post_and_close(connection, node, other, interner=interner)
+    assert total(connection, "energy_mj") == 118 * 600_007 + 118 * 500
+    rows = connection.execute(
+        "SELECT count(DISTINCT time), min(energy_mj) > 0 FROM accelerator_minute JOIN accelerator USING (accelerator_id)"
+        " WHERE uuid = 'GPU-a'"
+    )
+    assert rows.fetchone() == (20, True)
 
 
 def test_glitches_never_reach_the_ledger(connection: psycopg.Connection[Any]) -> None:
@@ -191,7 +255,11 @@ def _day(seed: int) -> list[Node]:
         for _ in range(200):
             node.tick(
                 energy={uuid: rng.randrange(1_000_000, 7_000_000) for uuid in node.boards},
-                tokens={t: (rng.randrange(50), rng.randrange(5), rng.randrange(99)) for t in node.engines if rng.random() < 0.7},
+                tokens={
+                    t: (rng.randrange(50), rng.randrange(5), rng.randrange(99))
+                    for t in node.engines
+                    if rng.random() < 0.7
+                },
                 lost=rng.random() < 0.2,
             )
         node.tick()
@@ -242,4 +310,4 @@ def test_minutes_are_whole_even_off_the_grid(connection: psycopg.Connection[Any]
         node.tick(seconds=7, energy={"GPU-a": 1_000_003})
     post_and_close(connection, node)
     assert total(connection, "energy_mj") == 40 * 1_000_003
-    assert START_US < node.time_us
+    assert node.time_us > START_US

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -75,7 +76,11 @@ def test_inventory_shows_placements_with_their_method(client: TestClient, books:
     [site] = client.get("/api/v1/sites").json()["rows"]
     assert (site["name"], site["nodes"], site["accelerators"], site["engines"]) == ("ams1", 1, 1, 1)
     [row] = client.get("/api/v1/nodes").json()["rows"]
-    assert (row["labels"], row["interval_us"], row["last_seen"]) == ({"rack": "r12"}, 10_000_000, "2026-03-02T10:10:00Z")
+    assert (row["labels"], row["interval_us"], row["last_seen"]) == (
+        {"rack": "r12"},
+        10_000_000,
+        "2026-03-02T10:10:00Z",
+    )
     [row] = client.get("/api/v1/accelerators", params={"node": "gpu-1"}).json()["rows"]
     assert row["placements"][0]["workload"] == "chat"
     assert row["placements"][0]["method"] == "configured"
@@ -103,8 +108,9 @@ def test_pages_follow_one_another(client: TestClient, books: Books) -> None:
 def finding_id(books: Books) -> int:
     return int(
         books.one(
-            "INSERT INTO finding (kind, subject, site, node, workload, since, last_seen, energy_mj, evidence, summary, remedy)"
-            " VALUES ('idle-loaded', 'workload chat', 'ams1', 'gpu-1', 'chat', %s, %s, 7200000000, %s, 'Idle.', 'Unload it.')"
+            "INSERT INTO finding (kind, subject, site, node, workload, since, last_seen, energy_mj, evidence,"
+            " summary, remedy) VALUES ('idle-loaded', 'workload chat', 'ams1', 'gpu-1', 'chat', %s, %s, 7200000000, %s,"
+            " 'Idle.', 'Unload it.')"
             " RETURNING finding_id",
             *(T0, T0 + MINUTE, '{"requests": 0}'),
         )
@@ -114,7 +120,9 @@ def finding_id(books: Books) -> int:
 def test_a_finding_is_priced_acknowledged_and_resolved(client: TestClient, finding_id: int) -> None:
     assert client.put("/api/v1/tariffs", json={"price_per_kwh": 0.25, "currency": "EUR"}).status_code == 200
     assert client.put("/api/v1/carbon", json={"rows": [{"grams_per_kwh": 100, "source": "test"}]}).status_code == 200
-    [found] = client.get("/api/v1/findings", params={"state": "open", "kind": "idle-loaded", "workload": "chat"}).json()["rows"]
+    [found] = client.get(
+        "/api/v1/findings", params={"state": "open", "kind": "idle-loaded", "workload": "chat"}
+    ).json()["rows"]
     assert found["impact"] == {
         "energy_mj": 7_200_000_000,
         "kwh": 2.0,
@@ -160,3 +168,19 @@ def test_a_price_is_a_version(client: TestClient) -> None:
         response = client.put(f"/api/v1/{path}", json=body)
         assert response.status_code == 422, response.text
         assert response.json()["errors"][0]["field"] == field
+
+
+def test_live_sends_the_last_minutes_as_an_event(client: TestClient, books: Books) -> None:
+    node = books.node("gpu-1")
+    board = books.board(node, "GPU-a")
+    books.spent(node, board, books.placement(node, [board], "chat"), SERVING, 1000, tokens=(1, 0, 10))
+    client.app.state.now = lambda: T0 + 3 * MINUTE  # type: ignore[attr-defined]
+    response = client.get("/api/v1/live", params={"events": 1})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    retry, event = response.text.strip().split("\n\n")
+    number, name, data = event.split("\n")
+    assert (retry, number, name) == ("retry: 5000", "id: 1", "event: figures")
+    figures = json.loads(data.removeprefix("data: "))
+    assert [(row["group"], row["energy_mj"]) for row in figures["rows"]] == [({"workload": "chat"}, 1000)]
+    assert figures["open_findings"] == 0
+    assert client.get("/api/v1/live", params={"events": 0}).status_code == 422

@@ -104,13 +104,15 @@ def test_each_scope_opens_its_own_and_admin_opens_all(scope: auth.Scope, needed:
             asyncio.run(guard.check(text, needed))
 
 
-def test_every_operation_declares_its_scope_and_enforces_it(client: TestClient, make: Callable[[auth.Scope], str]) -> None:
+def test_every_operation_declares_its_scope_and_enforces_it(
+    client: TestClient, make: Callable[[auth.Scope], str]
+) -> None:
     """Scope × endpoint, complete from the OpenAPI document: a route that forgets its scope fails here."""
     texts = {scope: make(scope) for scope in auth.SCOPES}
     document = client.get("/openapi.json").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            url = path.replace("{finding_id}", "1")
+            url = path.replace("{finding_id}", "1") + ("?events=1" if path.endswith("/live") else "")
             if path in PUBLIC:
                 assert "security" not in operation
                 continue

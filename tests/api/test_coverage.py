@@ -11,7 +11,7 @@ from wattmill_api import coverage
 from wattmill_api.coverage import NO_READING, Gap
 from wattmill_api.store.query import Absence, Expected, Island
 
-BOARD = Expected(1, "GPU-a", "gpu-1", "ams1", 9, T0)
+BOARD = Expected(1, "GPU-a", "H100", "gpu-1", "ams1", 9, T0)
 LATER = T0 + dt.timedelta(days=1)
 S = dt.timedelta(seconds=1)
 
@@ -20,8 +20,14 @@ def full(first_minute: int, minutes: int, covered_s: float = 60) -> Island:
     return Island(1, T0 + first_minute * MINUTE, minutes, int(covered_s * 1_000_000), 0)
 
 
-def judge(*islands: Island, absences: tuple[Absence, ...] = (), first_seen: dt.datetime = T0, minutes: int = 10, now: dt.datetime = LATER) -> coverage.Covered:  # fmt: skip
-    device = Expected(1, "GPU-a", "gpu-1", "ams1", 9, first_seen)
+def judge(
+    *islands: Island,
+    absences: tuple[Absence, ...] = (),
+    first_seen: dt.datetime = T0,
+    minutes: int = 10,
+    now: dt.datetime = LATER,
+) -> coverage.Covered:
+    device = Expected(1, "GPU-a", "H100", "gpu-1", "ams1", 9, first_seen)
     [covered] = coverage.of_devices(
         [device], islands, absences, kind="accelerator", start=T0, end=T0 + minutes * MINUTE, now=now
     )
@@ -58,7 +64,9 @@ def test_minutes_still_being_written_are_judged_by_nobody() -> None:
 
 
 def test_the_reason_that_explains_most_is_told() -> None:
-    lost = Absence(9, "accelerator", "GPU-a", "gpu_is_lost", "The board fell off the bus.", T0 + 3 * MINUTE, T0 + 5 * MINUTE)
+    lost = Absence(
+        9, "accelerator", "GPU-a", "gpu_is_lost", "The board fell off the bus.", T0 + 3 * MINUTE, T0 + 5 * MINUTE
+    )
     slow = Absence(9, "accelerator", "GPU-a", "timeout", "", T0 + 2 * MINUTE, T0 + 2 * MINUTE + S)
     other = Absence(9, "accelerator", "GPU-b", "not_this_one", "", T0, T0 + 9 * MINUTE)
     elsewhere = Absence(8, "accelerator", "GPU-a", "not_here", "", T0, T0 + 9 * MINUTE)
@@ -116,3 +124,22 @@ def test_engines_have_coverage_too(client: TestClient, books: Books) -> None:
     [row] = client.get("/api/v1/coverage", params={**times, "by": "engine"}).json()["rows"]
     assert row["group"]["engine"] == "http://127.0.0.1:8000/metrics"
     assert (row["coverage"], row["anomalies"], len(row["gaps"])) == (2 / 3, 2, 1)
+
+
+def test_efficiency_counts_minutes_without_a_row_as_not_covered(client: TestClient, books: Books) -> None:
+    """A sum over an hour of which half was read must not look like a whole one."""
+    node = books.node("gpu-1")
+    board, late = books.board(node, "GPU-a"), books.board(node, "GPU-b", first_seen=T0 + 5 * MINUTE)
+    for minute in range(5):
+        books.spent(node, board, 0, IDLE_EMPTY, 10, at=T0 + minute * MINUTE)
+    books.spent(node, late, 0, IDLE_EMPTY, 10, at=T0 + 9 * MINUTE)
+    times = {"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T10:10:00Z"}
+
+    def ask(**parameters: str) -> list[float]:
+        return [r["coverage"] for r in client.get("/api/v1/efficiency", params={**times, **parameters}).json()["rows"]]
+
+    assert ask() == [6 / 15]
+    assert ask(by="node") == [6 / 15]
+    assert ask(by="accelerator") == [5 / 10, 1 / 5]
+    assert ask(accelerator="GPU-a", step="1m") == [1.0] * 5
+    assert ask(by="workload") == [1.0]  # nobody knows where a workload should have been

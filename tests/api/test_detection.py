@@ -1,4 +1,4 @@
-"""Findings on a real database: one incident is one finding, whatever runs again; it opens, grows and closes by itself."""
+"""Findings on a real database: one incident is one finding, whatever runs again; it opens, grows and closes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from support.mill import Node
 from wattmill_api import accounting, detection
 from wattmill_api.store.ingest import Interner
@@ -56,7 +57,7 @@ def test_a_finding_opens_grows_and_closes(connection: psycopg.Connection[Any]) -
     hall.idle(20)
     # The minute in which the last request ended still counts as serving: the engine ran at its beginning.
     (row,) = hall.detect()
-    assert row == ("idle-loaded", "open", 19 * 110 * 60_000, True, f"engine:n1 {E}", "n1", "chat")
+    assert row == ("idle-loaded", "open", 19 * 110 * 60_000, True, f"engine:hall/n1 {E}", "n1", "chat")
     hall.idle(10)
     assert hall.detect() == [(*row[:2], 29 * 110 * 60_000, *row[3:])]
     assert hall.detect() == [(*row[:2], 29 * 110 * 60_000, *row[3:])]

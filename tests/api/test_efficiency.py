@@ -42,7 +42,9 @@ def fleet(books: Books) -> None:
         books.spent(sto, c, 0, UNATTRIBUTED, 1_000_003, at=at, estimated_mj=3)
 
 
-def test_a_kilowatt_hour_and_a_thousand_tokens_are_a_thousand_tokens_per_kilowatt_hour(client: TestClient, books: Books) -> None:
+def test_a_kilowatt_hour_and_a_thousand_tokens_are_a_thousand_tokens_per_kilowatt_hour(
+    client: TestClient, books: Books
+) -> None:
     node = books.node("gpu-1")
     board = books.board(node, "GPU-a")
     books.spent(node, board, books.placement(node, [board], "chat"), SERVING, KWH, tokens=(5000, 2000, 1000))
@@ -102,7 +104,9 @@ def test_a_range_is_widened_to_whole_minutes_and_its_end_is_not_in_it(client: Te
     fleet(books)
     first = {"start": "2026-03-02T10:00:30Z", "end": "2026-03-02T10:00:31Z"}
     assert [row["energy_mj"] for row in rows(client, **first)] == [2_000_002]
-    assert [row["energy_mj"] for row in rows(client, start="1772445660", end="1772445720.0")] == [2_000_002]  # the second
+    assert [row["energy_mj"] for row in rows(client, start="1772445660", end="1772445720.0")] == [
+        2_000_002
+    ]  # the second
     assert rows(client, start="2026-03-02T10:02:00Z", end="2026-03-02T10:03:00Z") == []
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+
 from support.mill import Node
 from wattmill_api.store.ingest import Interner, store_batches
 from wattmill_collector.wire import AbsenceReading, Rejection
@@ -19,10 +20,10 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def rows(connection: psycopg.Connection[Any], table: str = "accelerator_sample") -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # table names of this file only
+def rows(connection: psycopg.Connection[Any], table: LiteralString = "accelerator_sample") -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     assert row is not None
-    return row[0]
+    return int(row[0])
 
 
 def node_with_ticks(count: int, stream: str = "") -> Node:
@@ -88,7 +89,9 @@ def test_committed_through_stops_at_a_hole_and_passes_what_was_dropped(connectio
 
 def test_a_batch_of_nothing_but_bad_readings_is_answered_and_accounted_for(connection: psycopg.Connection[Any]) -> None:
     node, interner = node_with_ticks(1), Interner()
-    bad = dataclasses.replace(node.batches[0], readings=[], rejections=[Rejection(0, "readings[0].uuid", "is required")])
+    bad = dataclasses.replace(
+        node.batches[0], readings=[], rejections=[Rejection(0, "readings[0].uuid", "is required")]
+    )
     (receipt,) = store_batches(connection, [bad], interner)
     assert (receipt.status, receipt.committed_through) == ("rejected", 1)
     (again,) = store_batches(connection, [bad], interner)

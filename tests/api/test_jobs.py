@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from support.mill import START_US, Node
 from wattmill_api import accounting
 from wattmill_api.jobs import MINUTE_TABLES, SAMPLE_TABLES, Jobs
@@ -44,7 +45,9 @@ def until(condition: Callable[[], bool]) -> bool:
 
 
 def test_jobs_close_what_ingest_touched(connection: psycopg.Connection[Any], database_url: str) -> None:
-    jobs = Jobs(Settings(database_url=database_url, roll_up_every_s=0.2, retain_samples_days=3650, retain_minutes_days=3650))
+    jobs = Jobs(
+        Settings(database_url=database_url, roll_up_every_s=0.2, retain_samples_days=3650, retain_minutes_days=3650)
+    )
     jobs.start()
     try:
         hour_of_ticks().post(connection, Interner())
@@ -58,7 +61,10 @@ def test_jobs_close_what_ingest_touched(connection: psycopg.Connection[Any], dat
 
 
 def test_one_leader(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as first, psycopg.connect(database_url, autocommit=True) as second:
+    with (
+        psycopg.connect(database_url, autocommit=True) as first,
+        psycopg.connect(database_url, autocommit=True) as second,
+    ):
         assert store.try_lead(first)
         assert not store.try_lead(second)
         first.close()
@@ -113,7 +119,8 @@ def test_a_window_that_cannot_be_closed_does_not_hold_up_the_others(
     with pytest.raises(ValueError, match="this window"):
         accounting.roll_up(connection)
     closed = connection.execute("SELECT count(DISTINCT date_trunc('hour', time)) FROM ledger_minute").fetchone()
-    assert closed is not None and closed[0] >= 2
+    assert closed is not None
+    assert closed[0] >= 2
     monkeypatch.undo()
     while accounting.roll_up(connection):
         pass

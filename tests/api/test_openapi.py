@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,16 @@ import schemathesis
 import uvicorn
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given
+from pydantic import BaseModel
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from support.ledger import IDLE_EMPTY, SERVING, Books
-from wattmill_api import __version__
+from wattmill_api import __version__, auth
 from wattmill_api.app import create_app
+from wattmill_api.routes import coverage, efficiency, findings, health, ingest, inventory, ledger, prices, series
 from wattmill_api.settings import Settings
+from wattmill_api.store import keys
 
 
 def test_the_document_is_complete(client: TestClient) -> None:
@@ -40,6 +46,22 @@ def test_the_document_is_complete(client: TestClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
+def test_every_json_answer_has_an_example_that_fits_its_model(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    models = {
+        name: model
+        for module in (ingest, efficiency, ledger, findings, inventory, series, coverage, prices, health)
+        for name, model in vars(module).items()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            content = operation["responses"]["200"]["content"].get("application/json")
+            if content is not None:
+                model = models[content["schema"]["$ref"].rpartition("/")[2]]
+                model.model_validate_json(json.dumps(content["example"]), extra="forbid")
+
+
 def test_every_problem_is_a_problem_document(client: TestClient) -> None:
     answers = [
         client.get("/nothing"),
@@ -51,8 +73,12 @@ def test_every_problem_is_a_problem_document(client: TestClient) -> None:
         client.put("/api/v1/pue", content=b"\xff\xfe", headers={"Content-Type": "application/json"}),
         client.put("/api/v1/pue", content=b"[" * 100_000, headers={"Content-Type": "application/json"}),
         client.put("/api/v1/pue", content=bytes(33 * 1024**2), headers={"Content-Type": "application/json"}),
-        client.put("/api/v1/pue", content=b'{"pue": 1' + b"0" * 6000 + b"}", headers={"Content-Type": "application/json"}),
-        client.put("/api/v1/pue", content=b'{"pue": 1, "site": "\\ud800"}', headers={"Content-Type": "application/json"}),
+        client.put(
+            "/api/v1/pue", content=b'{"pue": 1' + b"0" * 6000 + b"}", headers={"Content-Type": "application/json"}
+        ),
+        client.put(
+            "/api/v1/pue", content=b'{"pue": 1, "site": "\\ud800"}', headers={"Content-Type": "application/json"}
+        ),
         client.get("/api/v1/findings/x"),
         client.get("/api/v1/findings/99999999999999999999999"),
         client.get("/api/v1/findings/1", headers={"Accept": "text/html"}),
@@ -108,28 +134,28 @@ def test_the_service_keeps_its_contract(address: str, books: Books) -> None:
     board = books.board(node, "GPU-a")
     books.spent(node, board, books.placement(node, [board], "chat"), SERVING, 1000, tokens=(3, 2, 1))
     books.spent(node, board, 0, IDLE_EMPTY, 10)
+    key = auth.new_key("admin")
+    keys.add(books.connection, key_id=key.key_id, sha256=key.sha256, scope=key.scope, name="schemathesis")
+    headers = {"Authorization": f"Bearer {key.text}"}
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
-    failures = []
     for result in schema.get_all_operations():
-        operation = result.ok()
-        try:
-            bombard(operation)
-        except Exception as failure:
-            failures.append(f"{operation.label}: {failure}")
-    assert not failures, "\n\n".join(failures)
+        assert isinstance(result, Ok)
+        if not result.ok().path.endswith("/live"):  # it never ends
+            bombard(result.ok(), headers)
 
 
-def bombard(operation: Any) -> None:
+def bombard(operation: Any, headers: dict[str, str]) -> None:
     @given(operation.as_strategy())
     @hypothesis.settings(
         max_examples=10,
         deadline=None,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         derandomize=True,
     )
     def ask(case: Any) -> None:
-        case.call_and_validate(timeout=30)
+        # A request may have the right form and still be refused: a range that ends before it begins, a clock of 1970.
+        case.call_and_validate(timeout=30, headers=headers, excluded_checks=[positive_data_acceptance])
 
     ask()

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.processes import eventually
 from wattmill_api.supervisor import LAST_BACK_OFF_SECONDS, Command, GaveUp, Supervisor
 
 
@@ -44,13 +44,6 @@ def supervisor(said: list[str], clock: Clock) -> Iterator[Supervisor]:
 def python(code: str, **more: object) -> Command:
     program = (sys.executable, "-c", textwrap.dedent(code))
     return Command("child", program, dict(os.environ), **more)  # type: ignore[arg-type]
-
-
-def eventually(there: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
@@ -154,7 +147,8 @@ def test_children_stop_in_the_reverse_order(supervisor: Supervisor, tmp_path: Pa
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     code = f"""
         import os, sys, time
-        from wattmill_api.supervisor import Command, Supervisor
+        from support.processes import eventually
+from wattmill_api.supervisor import Command, Supervisor
         supervisor = Supervisor(print)
         child = supervisor.start(Command("child", ("sleep", "600"), dict(os.environ)))
         open({str(tmp_path / "pid")!r}, "w").write(str(child.process.pid))

@@ -230,6 +230,14 @@ def test_the_last_tick_reads_once_more_off_the_grid(tmp_path: Path) -> None:
     assert seconds(spooled.batches()) == [10, 13.5]
 
 
+def test_the_last_tick_does_not_wait_for_a_slow_source(tmp_path: Path) -> None:
+    spooled = agent_with(tmp_path, lambda clock, n: clock.advance(1_100_000))
+    spooled.run(1)
+    spooled.agent.last_tick()
+    assert len(spooled.meter.times) == 1
+    assert seconds(spooled.batches()) == [10, 11.1]
+
+
 def test_too_many_readings_are_cut_and_said(tmp_path: Path) -> None:
     clock = FakeClock()
     meter = Meter()

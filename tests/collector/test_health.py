@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from wattmill_collector.health import Family, Health, decimal, exposition, resid
 from wattmill_collector.listener import Listener
 from wattmill_collector.log import Throttle
 from wattmill_collector.reader import Reader
-from wattmill_collector.shipper import HttpTransport, Shipper
+from wattmill_collector.shipper import Shipper
 from wattmill_collector.spool import Spool
 from wattmill_collector.systemd import Notifier
+from wattmill_collector.transport import Answer
 from wattmill_collector.wire import (
     AbsenceReading,
     AcceleratorReading,
@@ -49,8 +50,8 @@ class Fixed:
         return
 
 
-class Unreachable(HttpTransport):
-    def post(self, body: bytes, headers: object) -> object:  # type: ignore[override]
+class Unreachable:
+    def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         raise ConnectionRefusedError("refused")
 
 
@@ -68,7 +69,7 @@ def parts(tmp_path: Path, *, broken: bool = False, wanted: bool = True) -> tuple
     agent = Agent(
         [Reader("nvml", "accelerator", open_source, clock, throttle, wanted=wanted)], spool, clock, node, throttle
     )
-    shipper = Shipper(spool, Unreachable("http://127.0.0.1:1"), clock)
+    shipper = Shipper(spool, Unreachable(), clock)
     return clock, agent, Health(agent, spool, shipper, clock, node, ["WATTMILL_X is unknown."]), shipper
 
 

@@ -26,7 +26,7 @@ class Scripted:
         self.closed = 0
 
     def read(self, time_us: int) -> list[Reading]:
-        step = self.script.pop(0) if self.script else [ENERGY]
+        step: list[Reading] | Exception = self.script.pop(0) if self.script else [ENERGY]
         if isinstance(step, Exception):
             raise step
         return step
@@ -173,3 +173,19 @@ def test_a_source_that_fails_to_close_is_only_mentioned(caplog: pytest.LogCaptur
     reader.read(START_US)
     reader.close()
     assert "did not close well" in caplog.text
+
+
+def test_opening_ahead_of_the_first_tick_reads_nothing_and_never_raises() -> None:
+    clock = FakeClock()
+    source = Scripted()
+    reader = reader_of(lambda: source, clock)
+    reader.open()
+    assert (reader.stats.reads, reader.stats.state) == (0, "new")
+    assert reader.read(START_US) == [ENERGY]
+
+    def refuse() -> Scripted:
+        raise Broken("Permission denied.")
+
+    broken = reader_of(refuse, clock)
+    broken.open()
+    assert broken.stats.state == "broken"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from fix_database import required
 from support import llama_server as llama
 from support.processes import Service

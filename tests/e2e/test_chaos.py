@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import postgres as servers
 from support.fake_engine import FakeEngine
 from support.nvml_standin import NvmlStandin
@@ -36,7 +37,10 @@ def test_kills_change_no_total(tmp_path: Path, own_postgres: Postgres) -> None:
     boards.set_power(0, 654_321)
     boards.set_power(1, 98_765)
     service = Service(tmp_path, own_postgres.url(database))
-    with FakeEngine("vllm", process_start=time.time() - 3600) as one, FakeEngine("llamacpp", process_start=time.time() - 60) as two:
+    with (
+        FakeEngine("vllm", process_start=time.time() - 3600) as one,
+        FakeEngine("llamacpp", process_start=time.time() - 60) as two,
+    ):
         agent = Agent(
             tmp_path,
             {
@@ -90,7 +94,7 @@ def _torment(
             boards.advance(rng.randrange(50_000, 150_000))
             engine = rng.choice(engines)
             cached = rng.randrange(40)
-            engine.add(input=cached + rng.randrange(200), cached=cached, output=rng.randrange(300))
+            engine.add(input_=cached + rng.randrange(200), cached=cached, output=rng.randrange(300))
             time.sleep(0.1)
         victim = min(victims, key=kills.__getitem__) if rng.random() < 0.3 else rng.choice(victims)
         kills[victim] += 1
@@ -119,6 +123,7 @@ def _totals(service: Service) -> dict[str, Any]:
     assert ledger["closes"] is True
     rows = {row["group"]["workload"]: row["tokens"] for row in workloads["rows"]}
     tokens = {
-        name: tuple(rows.get(name, {}).get(kind) or 0 for kind in ("input", "cached_input", "output")) for name in ("one", "two")
+        name: tuple(rows.get(name, {}).get(kind) or 0 for kind in ("input", "cached_input", "output"))
+        for name in ("one", "two")
     }
     return {"meter_mj": ledger["meter_mj"], **tokens}

@@ -1,7 +1,7 @@
 """The whole line on real input: a real llama-server, the real nvidia-ml-py, the agent, the service, a real database.
 
-Reads like the walk of one reading. Tokens are compared with the engine's own counters, energy with the meter, to the unit,
-with an engine restart and two agent kills in the middle.
+Reads like the walk of one reading. Tokens are compared with the engine's own counters, energy with the meter, to the
+unit, with an engine restart and two agent kills in the middle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from support.llama_server import LlamaServer
 from support.nvml_standin import NvmlStandin
 from support.processes import Agent, Service, eventually
@@ -28,7 +29,7 @@ def totals(service: Service) -> dict[str, int]:
     workloads = service.get(f"/api/v1/efficiency?start={start}&end={end}&by=workload")
     if not ledger or not workloads:
         return {}
-    assert ledger["closes"] is True and ledger["residual_mj"] == 0
+    assert (ledger["closes"], ledger["residual_mj"]) == (True, 0)
     chat = next((row for row in workloads["rows"] if row["group"]["workload"] == "chat"), None)
     tokens = chat["tokens"] if chat else {}
     return {
@@ -50,9 +51,7 @@ def test_tokens_equal_the_engines_counters_and_energy_equals_the_meter(
             "spool": {"path": str(tmp_path / "spool")},
             "listen": "",
             "discover": False,
-            "engines": [
-                {"target": engine.url, "workload": "chat", "team": "search", "accelerators": [0]}
-            ],
+            "engines": [{"target": engine.url, "workload": "chat", "team": "search", "accelerators": [0]}],
         },
         boards.env(),
     )
@@ -89,7 +88,7 @@ def test_tokens_equal_the_engines_counters_and_energy_equals_the_meter(
             **{k: first_life[k] - tokens_before[k] + second_life[k] for k in first_life},
         }
         expected["grouped_mj"] = expected["energy_mj"]
-        assert expected["output"] > 0 and expected["cached_input"] > 0
+        assert min(expected["output"], expected["cached_input"]) > 0
         assert expected["energy_mj"] == 14 * 370_000
         eventually(lambda: totals(service) == expected, 60, f"{expected}, last {totals(service)}")
     finally:

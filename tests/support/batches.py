@@ -14,8 +14,6 @@ from wattmill_collector.segment import Record
 from wattmill_collector.spool import Spool
 from wattmill_collector.wire import body_hash
 
-EVERYTHING = {"limit_bytes": 1 << 40, "limit_batches": 1 << 40, "limit_readings": 1 << 40}
-
 
 def encode(number: int, padding: int = 0) -> Callable[[str, int, Sequence[Drop]], bytes]:
     """An encoder of a batch that says `number`; padding bytes of it can't be compressed."""
@@ -38,9 +36,14 @@ def number_of(record: Record) -> int:
     return int(json.loads(record.line())["readings"][0]["number"])
 
 
+def everything(spool: Spool) -> list[Record]:
+    """All batches that wait, oldest first."""
+    return spool.read_oldest(limit_bytes=1 << 40, limit_batches=1 << 40, limit_readings=1 << 40)
+
+
 def waiting(spool: Spool) -> list[int]:
     """The numbers of all batches that wait, oldest first."""
-    return [number_of(record) for record in spool.read_oldest(**EVERYTHING)]
+    return [number_of(record) for record in everything(spool)]
 
 
 def acknowledge(spool: Spool, records: Sequence[Record]) -> None:
@@ -49,7 +52,7 @@ def acknowledge(spool: Spool, records: Sequence[Record]) -> None:
 
 @functools.lru_cache(10_000)
 def drops_of(line: bytes) -> list[tuple[str, int, int, str, int]]:
-    return [tuple(drop) for drop in json.loads(line)["drops"]]
+    return [(name, first, last, reason, n) for name, first, last, reason, n in json.loads(line)["drops"]]
 
 
 @dataclasses.dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from support.naive import Counter, Interval, Reading
 from wattmill_analytics.increments import Increments, energy_increments, increments, infer_restarts
 

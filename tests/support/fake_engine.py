@@ -1,9 +1,9 @@
-"""A serving engine that serves nothing: shows a `/metrics` page in an engine's dialect, with counters that the test sets.
+"""A serving engine that serves nothing: a `/metrics` page in an engine's dialect, with counters that the test sets.
 
 In process:
 
     with FakeEngine("vllm", model="demo") as engine:      # engine.url is the target
-        engine.add(input=120, cached=20, output=64)       # tokens of one request
+        engine.add(input_=120, cached=20, output=64)      # tokens of one request
         engine.restart()                                  # new process start, counters at 0, connections cut
         engine.mode = "hang"                              # see MODES
 
@@ -11,8 +11,8 @@ As a process of its own (so that it has a pid, a listening socket and a start of
 
     python tests/support/fake_engine.py --port 0 --dialect vllm --state FILE
 
-prints `listening on PORT`. FILE is JSON with any of the fields of `State` (and `mode`), read at every request; counters are
-those of this process, so a restart is killing it and writing a new FILE.
+prints `listening on PORT`. FILE is JSON with any of the fields of `State` (and `mode`), read at every request; counters
+are those of this process, so a restart is killing it and writing a new FILE.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-MODES = ("ok", "hang", "garbage", "html", "http_500", "http_503", "redirect", "huge", "cut", "empty", "chunked", "endless")
+MODES = (
+    "ok",
+    "hang",
+    "garbage",
+    "html",
+    "http_500",
+    "http_503",
+    "redirect",
+    "huge",
+    "cut",
+    "empty",
+    "chunked",
+    "endless",
+)
 
 
 @dataclasses.dataclass
@@ -83,7 +97,7 @@ def vllm(s: State) -> str:
 
 
 def sglang(s: State) -> str:
-    """Realtime counters; every rank is also shown by a second tensor rank, as with --enable-metrics-for-all-schedulers."""
+    """Realtime counters; every rank is shown by a second tensor rank too (--enable-metrics-for-all-schedulers)."""
     page = []
     for dp in range(s.ranks):
         for tp in (0, 1):
@@ -94,7 +108,11 @@ def sglang(s: State) -> str:
                 f"sglang:num_queue_reqs{{{at}}} {float(s.waiting)}",
                 f"sglang:token_usage{{{at}}} {s.kv_cache}",
             ]
-            for mode, value in (("prefill_compute", s.input - s.cached), ("prefill_cache", s.cached), ("decode", s.output)):
+            for mode, value in (
+                ("prefill_compute", s.input - s.cached),
+                ("prefill_cache", s.cached),
+                ("decode", s.output),
+            ):
                 if value:
                     page.append(f'sglang:realtime_tokens_total{{{at},mode="{mode}"}} {float(value)}')
     at = f'model_name="{s.model}",engine_type="unified"'
@@ -167,19 +185,24 @@ class FakeEngine:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/metrics"
 
-    def add(self, *, input: int = 0, cached: int = 0, output: int = 0, finished: int = 1) -> None:
+    def add(self, *, input_: int = 0, cached: int = 0, output: int = 0, finished: int = 1) -> None:
         """Count the tokens of requests, as the engine would."""
         s = self.state
         self.state = dataclasses.replace(
-            s, input=s.input + input, cached=s.cached + cached, output=s.output + output, finished=s.finished + finished
+            s,
+            input=s.input + input_,
+            cached=s.cached + cached,
+            output=s.output + output,
+            finished=s.finished + finished,
         )
 
     def restart(self, process_start: float | None = None) -> None:
         """The process ends and another one starts on the same port, its counters at 0."""
         self.down()
         later = max(time.time(), self.state.process_start + 0.01) if process_start is None else process_start
-        kept = {"model": self.state.model, "ranks": self.state.ranks, "padding_lines": self.state.padding_lines}
-        self.state = State(**kept, process_start=later if self.dialect == "vllm" else 0.0)
+        start = later if self.dialect == "vllm" else 0.0
+        old = self.state
+        self.state = State(old.model, ranks=old.ranks, padding_lines=old.padding_lines, process_start=start)
         self.up()
 
     def up(self) -> None:
@@ -253,14 +276,18 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
     disable_nagle_algorithm = True
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name in the library)
         """Tests read assertions, not logs."""
 
+    @property
+    def _server(self) -> _Server:
+        assert isinstance(self.server, _Server)
+        return self.server
+
     def do_GET(self) -> None:
-        engine = self.server.engine
+        engine = self._server.engine
         engine.requests.append(self.path)
         engine.read_state()
         mode = engine.mode
@@ -269,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/metrics":
             return self._answer(b'{"detail":"Not Found"}', "application/json", 404)
         if mode == "hang":
-            self.server.stopped.wait(30)
+            self._server.stopped.wait(30)
             self.close_connection = True
         elif mode == "garbage":
             self.wfile.write(b"\x00\xff not HTTP at all\r\n\r\n")
@@ -314,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
-        for name, value in self.server.engine.start_header().items():
+        for name, value in self._server.engine.start_header().items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -324,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         part = b"x" * 65536
-        while not self.server.stopped.is_set():
+        while not self._server.stopped.is_set():
             self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
 
 
@@ -343,7 +370,8 @@ def main() -> None:
         engine.state = State(**{"process_start": start, **said})
 
     engine.read_state = read_state
-    print(f"listening on {engine.port}", flush=True)
+    sys.stdout.write(f"listening on {engine.port}\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 

@@ -1,8 +1,8 @@
 """A disk in memory that keeps its promises and no more: what was not fsynced may be gone after a power loss.
 
-Files have a content (the page cache) and a durable content; names likewise. A power loss keeps of everything that was not
-synced a random part: bytes as written, bytes as zeros (the size reached the disk, the data did not), or nothing. After a failed
-fsync the pages count as clean, as on Linux: a later fsync says yes and has saved nothing.
+Files have a content (the page cache) and a durable content; names likewise. A power loss keeps of everything that was
+not synced a random part: bytes as written, bytes as zeros (the size reached the disk, the data did not), or nothing.
+After a failed fsync the pages count as clean, as on Linux: a later fsync says yes and has saved nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class FaultyDisk:
             return file.durable if self._random.random() < 0.5 else bytes(file.content)
         tail = bytes(file.content[len(file.durable) :])
         cut = self._random.randrange(len(tail) + 1)
-        return file.durable + self._random.choice((b"", tail[:cut], tail, bytes(cut), tail[:cut] + bytes(len(tail) - cut)))
+        return file.durable + self._random.choice(
+            (b"", tail[:cut], tail, bytes(cut), tail[:cut] + bytes(len(tail) - cut))
+        )
 
     def content(self, path: Path) -> bytes:
         return bytes(self._names[path].content)
@@ -91,6 +93,9 @@ class FaultyDisk:
             other.put(path, bytes(file.content))
         return other
 
+    def used(self) -> int:
+        return sum(len(file.content) for file in {id(f): f for f in self._names.values()}.values())
+
     def paths(self) -> list[Path]:
         return sorted(self._names)
 
@@ -102,9 +107,6 @@ class FaultyDisk:
             number = self._faults[operation].pop(0)
             if number:
                 raise OSError(number, os.strerror(number))
-
-    def _used(self) -> int:
-        return sum(len(file.content) for file in {id(f): f for f in self._names.values()}.values())
 
     def make_directory(self, path: Path) -> None:
         self._call("make_directory")
@@ -139,7 +141,7 @@ class FaultyDisk:
 
     def write(self, number: int, data: bytes | memoryview) -> int:
         self._call("write")
-        room = self.capacity - self._used()
+        room = self.capacity - self.used()
         if room <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._open[number].content += data[:room]
@@ -166,7 +168,7 @@ class FaultyDisk:
     def reserve(self, path: Path, size: int) -> None:
         self._call("reserve")
         have = len(self._names[path].content) if path in self._names else 0
-        if self._used() - have + size > self.capacity:
+        if self.used() - have + size > self.capacity:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._names[path] = _File(bytearray(size))
 

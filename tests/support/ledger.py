@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -21,17 +21,19 @@ class Books:
     def close(self) -> None:
         self.connection.close()
 
-    def one(self, statement: str, *parameters: Any) -> Any:
-        row = self.connection.execute(statement, parameters).fetchone()  # type: ignore[arg-type]
+    def one(self, statement: LiteralString, *parameters: Any) -> Any:
+        row = self.connection.execute(statement, parameters).fetchone()
         assert row is not None
         return row[0]
 
-    def do(self, statement: str, *parameters: Any) -> None:
-        self.connection.execute(statement, parameters)  # type: ignore[arg-type]
+    def do(self, statement: LiteralString, *parameters: Any) -> None:
+        self.connection.execute(statement, parameters)
 
     def node(self, name: str, site: str = "ams1", *, labels: str = "{}", first_seen: dt.datetime = T0) -> int:
         site_id = self.one(
-            "INSERT INTO site (name) VALUES (%s) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name RETURNING site_id", site
+            "INSERT INTO site (name) VALUES (%s) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name"
+            " RETURNING site_id",
+            site,
         )
         return int(
             self.one(
@@ -55,7 +57,8 @@ class Books:
         target: str = "http://127.0.0.1:8000/metrics",
     ) -> int:  # fmt: skip
         engine_id = self.one(
-            "INSERT INTO engine (node_id, target, series, engine_kind, first_seen, last_seen) VALUES (%s, %s, '', 'vllm', %s, %s)"
+            "INSERT INTO engine (node_id, target, series, engine_kind, first_seen, last_seen)"
+            " VALUES (%s, %s, '', 'vllm', %s, %s)"
             " ON CONFLICT (node_id, target, series) DO UPDATE SET version = '' RETURNING engine_id",
             *(node_id, target, T0, T0 + 10 * MINUTE),
         )
@@ -78,15 +81,16 @@ class Books:
         covered_us: int = 60_000_000, metered: bool = True,
     ) -> None:  # fmt: skip
         self.do(
-            "INSERT INTO ledger_minute (time, energy_mj, estimated_mj, input_tokens, cached_input_tokens, output_tokens,"
-            " covered_us, span_us, node_id, accelerator_id, placement_id, revision, account)"
+            "INSERT INTO ledger_minute (time, energy_mj, estimated_mj, input_tokens, cached_input_tokens,"
+            " output_tokens, covered_us, span_us, node_id, accelerator_id, placement_id, revision, account)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, 60000000, %s, %s, %s, 1, %s)",
             *(at, energy_mj, estimated_mj, *tokens, covered_us, node_id, board, placement, account),
         )
         if metered and board:
             self.do(
-                "INSERT INTO accelerator_minute (time, energy_mj, estimated_mj, covered_us, accelerator_id, node_id, power_mw,"
-                " anomalies) VALUES (%s, %s, %s, %s, %s, %s, %s, 0) ON CONFLICT (time, accelerator_id) DO UPDATE"
+                "INSERT INTO accelerator_minute (time, energy_mj, estimated_mj, covered_us, accelerator_id, node_id,"
+                " power_mw, anomalies) VALUES (%s, %s, %s, %s, %s, %s, %s, 0)"
+                " ON CONFLICT (time, accelerator_id) DO UPDATE"
                 " SET energy_mj = accelerator_minute.energy_mj + EXCLUDED.energy_mj",
                 *(at, energy_mj, estimated_mj, covered_us, board, node_id, energy_mj // 60),
             )
@@ -101,9 +105,10 @@ class Books:
     def close_hours(self) -> None:
         """Sum the minutes into hours, as roll-up does."""
         self.do(
-            "INSERT INTO ledger_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj), sum(input_tokens),"
-            " sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id, accelerator_id,"
-            " placement_id, 1, account FROM ledger_minute GROUP BY 1, node_id, accelerator_id, placement_id, account"
+            "INSERT INTO ledger_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj),"
+            " sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id,"
+            " accelerator_id, placement_id, 1, account FROM ledger_minute"
+            " GROUP BY 1, node_id, accelerator_id, placement_id, account"
         )
         self.do(
             "INSERT INTO host_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj), sum(covered_us),"

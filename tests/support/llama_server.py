@@ -48,7 +48,10 @@ class LlamaServer:
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise RuntimeError(f"llama-server ended with {self._process.returncode}")
-            with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(self._at("/health")) as answer:
+            with (
+                contextlib.suppress(OSError, urllib.error.URLError),
+                urllib.request.urlopen(self._at("/health")) as answer,
+            ):
                 if answer.status == 200:
                     return
             time.sleep(0.05)

@@ -1,9 +1,9 @@
 """A tiny node for tests of the service: boards and engines whose counters the test turns by hand.
 
-    node = Node("n1", connection)
-    node.board("GPU-a"), node.engine("http://e/metrics", boards=["GPU-a"])
-    node.tick(seconds=10, energy={"GPU-a": 7_000_000}, tokens={"http://e/metrics": (100, 0, 50)})
-    node.post()
+node = Node("n1", connection)
+node.board("GPU-a"), node.engine("http://e/metrics", boards=["GPU-a"])
+node.tick(seconds=10, energy={"GPU-a": 7_000_000}, tokens={"http://e/metrics": (100, 0, 50)})
+node.post()
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
+
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
 from wattmill_collector.wire import AcceleratorReading, EngineReading, HostReading, NodeHeader, Reading, Receipt
 
@@ -30,7 +31,7 @@ class Engine:
     epoch_start_us: int | None
     input_tokens: int = 0
     cached_input_tokens: int = 0
-    output_tokens: int = 0
+    output_tokens: int | None = 0
     running: int = 0
     method: str = "configured"
 
@@ -62,7 +63,9 @@ class Node:
         self.boards[uuid] = Board(uuid, **fields)
         return self.boards[uuid]
 
-    def engine(self, target: str, boards: Sequence[str] = (), workload: str = "chat", model: str = "llama", **fields: Any) -> Engine:
+    def engine(
+        self, target: str, boards: Sequence[str] = (), workload: str = "chat", model: str = "llama", **fields: Any
+    ) -> Engine:
         fields = {"epoch": 7, "epoch_start_us": START_US - 3_600_000_000, **fields}
         self.engines[target] = Engine(target, tuple(boards), workload, model, **fields)
         return self.engines[target]
@@ -118,7 +121,7 @@ class Node:
             engine = self.engines[target]
             engine.input_tokens += input_tokens
             engine.cached_input_tokens += cached
-            engine.output_tokens += output_tokens
+            engine.output_tokens = (engine.output_tokens or 0) + output_tokens
         self.sequence += 1
         readings = self.readings() + list(host)
         batch = ParsedBatch(

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import floor, nan
 
 FIRST, OK, RESTART, WRAP, GAP, ANOMALY, UNKNOWN, ESTIMATED, MISSING, GAP_RESTART = range(10)
@@ -249,7 +250,7 @@ def energy_increments(readings: Sequence[Reading], counter: Counter) -> list[Int
     chains.append((chain, None))
 
     for chain, mover in chains:
-        links = list(zip(chain, chain[1:], strict=False))
+        links = list(pairwise(chain))
         seen = [
             (trapezoid(readings[a], readings[b]), readings[b].time_us - readings[a].time_us)
             for a, b in links

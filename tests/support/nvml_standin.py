@@ -1,6 +1,6 @@
 """A stand-in for NVIDIA's driver library: boards that a test drives from outside, read by the real nvidia-ml-py.
 
-The C library (`nvml_standin/nvml_standin.c`) is built with gcc and laid into a directory as `libnvidia-ml.so.1`, beside
+The C library (`nvml_standin.c`) is built with gcc and laid into a directory as `libnvidia-ml.so.1`, beside
 a small shared file that this class writes and the library looks at on every call. So a test can drive an agent that
 runs in another process:
 
@@ -34,7 +34,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("nvml_standin") / "nvml_standin.c"
+SOURCE = Path(__file__).with_suffix(".c")
 LIBRARY = "libnvidia-ml.so.1"
 STATE = "nvml_standin.state"
 MAX_BOARDS = 16

@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from wattmill_api import embedded
 
@@ -75,7 +76,7 @@ class Postgres:
             "UTF8",
             "--no-sync",
         ]
-        done = self._run("initdb", arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = self._run("initdb", arguments, subprocess.PIPE)
         said, _ = done.communicate()
         assert done.returncode == 0, said.decode(errors="replace")
         self.start()
@@ -91,7 +92,7 @@ class Postgres:
         }
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self._home / "log").open("ab") as log:
-            self._process = self._run("postgres", ["-D", self._inside("data"), *settings], stdout=log, stderr=log)
+            self._process = self._run("postgres", ["-D", self._inside("data"), *settings], log)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -127,7 +128,7 @@ class Postgres:
         home = self._home if self._root is None else Path("/") / self._home.relative_to(self._root)
         return str(home / name)
 
-    def _run(self, program: str, arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
+    def _run(self, program: str, arguments: list[str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
         root, as_root, parent = self._root, os.geteuid() == 0, os.getpid()
 
         def enter() -> None:
@@ -147,7 +148,8 @@ class Postgres:
             preexec_fn=enter,
             start_new_session=True,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-            **streams,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
 
@@ -159,7 +161,7 @@ class Given(Postgres):
         self._url = url
 
     def url(self, database: str) -> str:
-        return psycopg.conninfo.make_conninfo(self._url, dbname=database)
+        return make_conninfo(self._url, dbname=database)
 
     def stop(self, mode: Literal["fast", "immediate", "kill"] = "fast") -> None:
         raise AssertionError("this server is not ours to stop")

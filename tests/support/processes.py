@@ -1,4 +1,4 @@
-"""The service and the agent as processes of their own, as an operator runs them: started, asked, killed, started again."""
+"""The service and the agent as processes of their own, as an operator runs them: started, asked, killed, started."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ def write_tiny_model(path: Path, *, seed: int = 0) -> Path:
     random = np.random.default_rng(seed)
 
     def weights(*shape: int) -> np.ndarray:
-        return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        values: np.ndarray = random.standard_normal(shape, dtype=np.float32)
+        return values / np.float32(np.sqrt(shape[-1]))
 
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny-random")
@@ -66,4 +67,4 @@ def write_tiny_model(path: Path, *, seed: int = 0) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
-    print(write_tiny_model(parser.parse_args().path))
+    write_tiny_model(parser.parse_args().path)

@@ -31,10 +31,14 @@ class IdleLoaded:
             found.append(
                 Incident(
                     *(run.subject, since_us, until_us, run.over, energy_mj),
-                    evidence={"idle_minutes": int(marked[rows].sum()), "mean_power_watts": round(power_w, 1), "output_tokens": 0},
+                    evidence={
+                        "idle_minutes": int(marked[rows].sum()),
+                        "mean_power_watts": round(power_w, 1),
+                        "output_tokens": 0,
+                    },
                     summary=f"loaded but idle: {power_w:.0f} W for {marked[rows].sum()} minutes without a request",
-                    remedy="Scale this replica to zero or to fewer replicas while there is no traffic (KEDA, minReplicas: 0), "
-                    "use the engine's sleep mode, or put a second model on the same boards.",
+                    remedy="Scale this replica to zero, or run fewer replicas, while there is no traffic (KEDA, "
+                    "minReplicas: 0); use the engine's sleep mode; or put a second model on the same boards.",
                 )
             )
         return found

@@ -1,7 +1,7 @@
 """spin-idle: power without tokens. An engine that works hard while nothing moves: busy-wait, health probes, a hang.
 
 Told from idle-loaded by power: a board that only holds a model draws about a sixth of its limit (ML.ENERGY and vendor
-figures: 70-140 W of 700 W on H100), so more than a third of the limit for minutes without one token is work for nothing.
+figures: 70-140 W of 700 W on H100), so more than a third of it for minutes without one token is work for nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wattmill_analytics.findings import Incident, Minutes, incidents, mean, span, watts
 
 SPINNING_POWER_RATIO = 0.33
@@ -48,8 +49,8 @@ class SpinIdle:
                         "output_tokens": 0,
                     },
                     summary=f"power without tokens: {power_w:.0f} W for {marked[rows].sum()} minutes, not one token",
-                    remedy="Look for a hung or busy-waiting engine (py-spy dump, restart it), for warm-up or health probes "
-                    "that run inference (probe /health instead), and for another process on the same boards.",
+                    remedy="Look for a hung or busy-waiting engine (py-spy dump, restart it), for warm-up or health "
+                    "probes that run inference (probe /health instead), and for another process on the same boards.",
                 )
             )
         return found

@@ -1,4 +1,4 @@
-"""telemetry-untrusted: the numbers of a board can't carry a bill: estimated energy, distrusted readings, missing time."""
+"""telemetry-untrusted: a board's numbers can't carry a bill: estimated energy, distrusted readings, missing time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+
 from wattmill_analytics.findings import MINUTE_US, Incident, Minutes, incidents, span
 
 
@@ -53,8 +54,8 @@ class TelemetryUntrusted:
                         "untrusted_seconds": missing_us // 1_000_000,
                     },
                     summary="not measured as it should be: " + (", ".join(reasons) or "incomplete readings"),
-                    remedy="Run `wattmill doctor` on the node: it names the source that fails and the permission or driver "
-                    "setting it needs. A frozen or jumping energy counter goes away with a driver reload or update.",
+                    remedy="Run `wattmill doctor` on the node: it names the source that fails and the permission or "
+                    "driver setting it needs. A frozen or jumping counter goes away with a driver reload or update.",
                 )
             )
         return found

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+
 from wattmill_api import auth, coverage
 from wattmill_api.errors import invalid
 from wattmill_api.parameters import DIMENSIONS, DeviceFilters, RangeQuestion, window
@@ -56,7 +57,7 @@ def get_coverage(request: Request, question: Annotated[CoverageQuestion, Query()
     """A device is expected from its first reading on, and a minute is a gap unless all of it was covered."""
     now: dt.datetime = request.app.state.now()
     asked = window(question, None, now)
-    filters = {name: getattr(question, name, None) or None for name in DIMENSIONS}
+    filters: dict[str, list[str] | None] = {name: getattr(question, name, None) or None for name in DIMENSIONS}
     kind: query.Device = "engine" if question.by == "engine" else "accelerator"
     with request.app.state.database.reading() as connection:
         devices = query.expected(connection, kind, asked, filters)
@@ -64,9 +65,7 @@ def get_coverage(request: Request, question: Annotated[CoverageQuestion, Query()
         absences = query.absences(connection, asked, filters, MOST_ISLANDS)
     if len(islands) > MOST_ISLANDS:
         raise invalid("start", "too much changes in this range to be told in one answer; ask for a shorter one")
-    covered = coverage.of_devices(
-        devices, islands, absences, kind=kind, start=asked.start, end=asked.end, now=now
-    )
+    covered = coverage.of_devices(devices, islands, absences, kind=kind, start=asked.start, end=asked.end, now=now)
     rows = [_row(dict(group), items) for group, items in coverage.grouped(covered, question.by).items()]
     return answer({"start": asked.start, "end": asked.end, "by": question.by, "rows": rows})
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from fastapi.responses import Response
 from pydantic import BaseModel
+
 from wattmill_api.errors import PROBLEM, TITLES
 
 

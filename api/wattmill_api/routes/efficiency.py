@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
-from wattmill_api import auth, efficiency
+
+from wattmill_api import auth, coverage, efficiency
 from wattmill_api.errors import invalid
 from wattmill_api.export import export
-from wattmill_api.parameters import By, EnergyScope, Filters, RangeQuestion, Step, Window, window
+from wattmill_api.parameters import OWNER_DIMENSIONS, By, EnergyScope, Filters, RangeQuestion, Step, Window, window
 from wattmill_api.routes.documents import problems
 from wattmill_api.store import prices, query
 
@@ -52,7 +53,9 @@ class EfficiencyRow(BaseModel):
     reason: str | None = Field(description="Why there is no tokens_per_kwh.")
     cost: Cost | None
     co2_grams: float | None
-    coverage: float | None = Field(description="Share of the time of this row that lies between trusted readings.")
+    coverage: float | None = Field(
+        description="Share of the time, from each board's first reading on, that lies between trusted readings."
+    )
     quality: Literal["measured", "estimated"]
     estimated_mj: int = Field(description="The part of the energy that was not read from a counter.")
     scope: EnergyScope
@@ -97,7 +100,8 @@ def get_efficiency(request: Request, question: Annotated[EfficiencyQuestion, Que
     with request.app.state.database.reading() as connection:
         known = prices.load(connection)
         cuts = known.cuts()
-        asked = window(question, question.step, request.app.state.now(), cuts)
+        now = request.app.state.now()
+        asked = window(question, question.step, now, cuts)
         cuts = [cut for cut in cuts if asked.start < cut < asked.end]
         facts = query.energy(
             connection,
@@ -108,11 +112,18 @@ def get_efficiency(request: Request, question: Annotated[EfficiencyQuestion, Que
             with_host=question.scope != "accelerator",
             limit=MOST_ROWS + 1,
         )
+        # Only boards are known to have been there without a row of theirs; a workload is where its energy is.
+        expected_us = None
+        if not question.names_owner and not OWNER_DIMENSIONS & set(question.by):
+            devices = query.expected(connection, "accelerator", asked, question.by_dimension())
+            expected_us = coverage.expected_us(devices, question.by, asked, now)
     if len(facts) > MOST_ROWS:
         raise too_many_rows()
-    rows = efficiency.rows(facts, known, scope=question.scope, start=asked.start, cuts=cuts)
+    rows = efficiency.rows(facts, known, scope=question.scope, start=asked.start, cuts=cuts, expected_us=expected_us)
     document = {**described(asked), "scope": question.scope, "by": question.by, "rows": rows}
-    return export(document, ("time", *group_columns(question.by), *COLUMNS), question.format, f"efficiency-{stamp(asked)}")
+    return export(
+        document, ("time", *group_columns(question.by), *COLUMNS), question.format, f"efficiency-{stamp(asked)}"
+    )
 
 
 def too_many_rows() -> Exception:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+
 from wattmill_api import auth
 from wattmill_api.efficiency import MJ_PER_KWH
 from wattmill_api.errors import Conflict, NotFound
@@ -79,6 +80,7 @@ class Note(BaseModel):
     note: Name = Field("", description="What was done, for the next person on call.")
 
 
+NO_NOTE = Note(note="")
 FindingId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
@@ -128,7 +130,7 @@ def get_finding(request: Request, finding_id: FindingId) -> Response:
     responses=problems(400, 401, 403, 404, 409, 413, 422, 503),
     dependencies=[auth.needs("admin")],
 )
-def acknowledge_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = Note()) -> Response:
+def acknowledge_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = NO_NOTE) -> Response:
     with request.app.state.database.writing() as connection:
         done = store.acknowledge(connection, finding_id, note.note)
         response = _one(connection, finding_id)
@@ -145,7 +147,7 @@ def acknowledge_finding(request: Request, finding_id: FindingId, note: Annotated
     responses=problems(400, 401, 403, 404, 413, 422, 503),
     dependencies=[auth.needs("admin")],
 )
-def resolve_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = Note()) -> Response:
+def resolve_finding(request: Request, finding_id: FindingId, note: Annotated[Note, Body()] = NO_NOTE) -> Response:
     with request.app.state.database.writing() as connection:
         store.resolve(connection, finding_id, note.note)
         return _one(connection, finding_id)

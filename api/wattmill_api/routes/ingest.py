@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+
 from wattmill_api import auth
 from wattmill_api.coalescer import Coalescer
 from wattmill_api.errors import TooLarge, TooSlowToArrive, UnsupportedMedia, problem
@@ -19,7 +20,7 @@ from wattmill_api.routes.documents import problems
 from wattmill_api.store import query
 from wattmill_api.store.database import Database
 from wattmill_api.store.ingest import ParsedBatch
-from wattmill_collector.wire import Receipt
+from wattmill_collector.wire import MAX_LABELS, MAX_READINGS_PER_BATCH, METRICS, READING_KINDS, WIRE_VERSION, Receipt
 
 router = APIRouter(tags=["ingest"])
 
@@ -34,6 +35,55 @@ _EXAMPLE = {
     "time_us": 1_732_492_800_000_000,
     "node": {"name": "gpu-017", "site": "ams1", "interval_us": 10_000_000},
     "readings": [{"kind": "accelerator", "uuid": "GPU-1", "energy_mj": 123_456, "epoch": 42}],
+}
+
+
+def _reading_schema(kind: str) -> dict[str, Any]:
+    """What a reading of one kind may carry, from the catalogue."""
+    properties: dict[str, Any] = {"kind": {"const": kind}}
+    for metric in METRICS[kind]:
+        limits: dict[str, Any]
+        if metric.type == "text":
+            limits = {"type": "string", "minLength": int(metric.low), "maxLength": int(metric.high)}
+        elif metric.type == "texts":
+            limits = {"type": "array", "items": {"type": "string", "maxLength": 128}, "maxItems": int(metric.high)}
+        else:
+            number = "integer" if metric.type == "int" else "number"
+            limits = {"type": number, "minimum": metric.low, "maximum": metric.high}
+        unit = f" ({metric.unit})" if metric.unit else ""
+        properties[metric.name] = {**limits, "description": f"{metric.kind}: {metric.help}{unit}"}
+    required = ["kind", *(metric.name for metric in METRICS[kind] if metric.required)]
+    return {"type": "object", "title": kind, "properties": properties, "required": required}
+
+
+_BATCH_SCHEMA = {
+    "type": "object",
+    "title": "Batch",
+    "required": ["wattmill", "stream", "sequence", "time_us", "node", "readings"],
+    "properties": {
+        "wattmill": {"const": WIRE_VERSION, "description": "Version of the wire."},
+        "stream": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Name of one spool."},
+        "sequence": {"type": "integer", "minimum": 1, "description": "Number of the batch in its stream."},
+        "time_us": {"type": "integer", "description": "The tick, in microseconds since 1970 (UTC)."},
+        "node": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 256},
+                "site": {"type": "string", "minLength": 1, "maxLength": 256, "default": "default"},
+                "interval_us": {"type": "integer", "minimum": 100_000, "maximum": 3_600_000_000},
+                "labels": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_LABELS},
+                "boot_id": {"type": "string", "maxLength": 64},
+                "agent_version": {"type": "string", "maxLength": 64},
+                "simulated": {"type": "boolean", "default": False},
+            },
+        },
+        "readings": {
+            "type": "array",
+            "maxItems": MAX_READINGS_PER_BATCH,
+            "items": {"oneOf": [_reading_schema(kind) for kind in READING_KINDS]},
+        },
+    },
 }
 
 
@@ -76,8 +126,11 @@ class IngestAnswer(BaseModel):
             "required": True,
             "description": "One batch a line (NDJSON). With `Content-Encoding: gzip` one or more gzip members.",
             "content": {
-                "application/x-ndjson": {"schema": {"type": "string"}, "example": msgspec.json.encode(_EXAMPLE).decode()},
-                "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+                "application/x-ndjson": {
+                    "schema": {"type": "string"},
+                    "example": msgspec.json.encode(_EXAMPLE).decode(),
+                },
+                "application/json": {"schema": _BATCH_SCHEMA, "example": _EXAMPLE},
             },
         }
     },

@@ -1,4 +1,4 @@
-"""What there is: sites, nodes, accelerators, engines, workloads; labels, last sightings, placements and their method."""
+"""What there is: sites, nodes, accelerators, engines, workloads; labels, last sightings, placements with method."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+
 from wattmill_api import auth
 from wattmill_api.parameters import Names, Question
 from wattmill_api.routes.documents import answer, problems
@@ -197,4 +198,6 @@ def _page(request: Request, what: Inventory, question: SitesQuestion | Inventory
         )
     page = rows[: question.limit]
     next_cursor = page[-1]["cursor"] if len(rows) > len(page) else None
-    return answer({"rows": [{k: v for k, v in row.items() if k != "cursor"} for row in page], "next_cursor": next_cursor})
+    return answer(
+        {"rows": [{k: v for k, v in row.items() if k != "cursor"} for row in page], "next_cursor": next_cursor}
+    )

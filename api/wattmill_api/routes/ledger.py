@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+
 from wattmill_api import auth
 from wattmill_api.efficiency import MJ_PER_KWH
 from wattmill_api.export import export
@@ -81,7 +82,9 @@ def get_ledger(request: Request, question: Annotated[LedgerQuestion, Query()]) -
     now: dt.datetime = state.now()
     asked = window(question, question.step, now)
     filters = question.by_dimension()
-    with_host = question.scope == "node" and not (question.names_owner or question.accelerator or question.accelerator_model)
+    with_host = question.scope == "node" and not (
+        question.names_owner or question.accelerator or question.accelerator_model
+    )
     why = None
     if question.names_owner:
         why = "a counter can't tell workloads apart"

@@ -1,4 +1,4 @@
-"""Tariff, carbon intensity and PUE: versions by site and valid-from. Writing one re-prices history; energy never changes."""
+"""Tariff, carbon intensity and PUE: versions by site and valid-from. Writing one re-prices history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
 from wattmill_api import auth
 from wattmill_api.parameters import Instant, Name, Names, Question
 from wattmill_api.routes.documents import answer, problems
@@ -120,11 +121,18 @@ def get_tariffs(request: Request, question: Annotated[PricesQuestion, Query()]) 
 def put_tariffs(
     request: Request,
     versions: Annotated[
-        Tariffs, Body(examples=[[{"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "currency": "EUR", "price_per_kwh": 0.12}]])
+        Tariffs,
+        Body(
+            examples=[
+                [{"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "currency": "EUR", "price_per_kwh": 0.12}]
+            ]
+        ),
     ],
 ) -> Response:
     own = request.app.state.settings.currency
-    return _put(request, "tariff", [{**version.model_dump(), "currency": version.currency or own} for version in versions])
+    return _put(
+        request, "tariff", [{**version.model_dump(), "currency": version.currency or own} for version in versions]
+    )
 
 
 @router.get(
@@ -150,7 +158,12 @@ def get_carbon(request: Request, question: Annotated[PricesQuestion, Query()]) -
 def put_carbon(
     request: Request,
     versions: Annotated[
-        Carbons, Body(examples=[[{"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "grams_per_kwh": 250, "source": "ENTSO-E"}]])
+        Carbons,
+        Body(
+            examples=[
+                [{"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "grams_per_kwh": 250, "source": "ENTSO-E"}]
+            ]
+        ),
     ],
 ) -> Response:
     return _put(request, "carbon", [version.model_dump() for version in versions])

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+
 from wattmill_api import auth, efficiency
 from wattmill_api.errors import invalid
 from wattmill_api.parameters import (
@@ -65,7 +66,9 @@ METRICS = (*CHARTS, *RATIOS)
 
 
 class SeriesQuestion(RangeQuestion, Filters):
-    metric: str = Field(description=f"One of {', '.join(METRICS)}.", examples=["power_mw"], json_schema_extra={"enum": list(METRICS)})
+    metric: str = Field(
+        description=f"One of {', '.join(METRICS)}.", examples=["power_mw"], json_schema_extra={"enum": list(METRICS)}
+    )
     step: Step = Field("auto", description="Length of a bucket.")
     by: By = Field([], description="One series for each of these; without it one for all.")
 
@@ -182,7 +185,9 @@ def _ratios(connection: Any, asked: Window, question: SeriesQuestion) -> dict[An
 
 def _check_values(count: int) -> None:
     if count > MOST_VALUES:
-        raise invalid("by", f"the answer would have more than {MOST_VALUES} values; ask for fewer series or a longer step")
+        raise invalid(
+            "by", f"the answer would have more than {MOST_VALUES} values; ask for fewer series or a longer step"
+        )
 
 
 def _grid(start: dt.datetime, end: dt.datetime, step: dt.timedelta) -> list[dt.datetime]:

@@ -8,7 +8,9 @@ its own homework.
     scenario   what stands where, for whom, and what the person wants to go wrong
     incidents  what goes wrong, drawn by seed
     physics    arrivals -> batch -> tokens and watts
-    machine    one node: counters and lines, a chunk of ticks at a time
+    replica    one engine: demand, processes, tokens, a chunk of ticks at a time
+    machine    one node: boards, host and replicas, true counters and spoilt readings
+    lines      the text of its batches
     fleet      all nodes in the order in which their lines are sent
     truth      what the ledger must contain
     delivery   posts and receipts

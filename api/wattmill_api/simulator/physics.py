@@ -113,6 +113,12 @@ class Arrivals:
     cached_input_tokens: Floats
     output_tokens: Floats
 
+    def part(self, ticks: slice) -> Arrivals:
+        """Some of the ticks."""
+        return Arrivals(
+            self.requests[ticks], self.input_tokens[ticks], self.cached_input_tokens[ticks], self.output_tokens[ticks]
+        )
+
 
 def arrive(rng: np.random.Generator, requests_per_s: Floats, interval_s: float, workload: Workload) -> Arrivals:
     """Draw one chunk of arrivals. A sum of gamma-distributed lengths is one too, so one draw a tick will do."""

@@ -19,8 +19,8 @@ import numpy as np
 from wattmill_api.simulator.incidents import Incident
 from wattmill_api.simulator.lines import PACKAGES, Ints
 from wattmill_api.simulator.machine import Chunk, Machine
+from wattmill_api.simulator.replica import LIFE_COLUMNS
 
-TOKEN_NAMES = ("input_tokens", "cached_input_tokens", "output_tokens")
 WASTE_KINDS = ("idle-loaded", "idle-empty", "spin-idle", "low-batch")
 HEALTHY_BATCH = 64
 
@@ -88,7 +88,7 @@ class Truth:
             heard = sent[(sent >= life.first) & (sent < life.last)] - life.first
             if heard.size:
                 key = (life.engine, life.number)
-                zero = np.zeros(len(TOKEN_NAMES), np.int64)
+                zero = np.zeros(len(LIFE_COLUMNS), np.int64)
                 base = total.token_base.setdefault(key, zero if life.from_zero else life.tokens[heard[0]])
                 total.tokens[key] = life.tokens[heard[-1]] - base
 
@@ -108,7 +108,7 @@ class Truth:
     @staticmethod
     def _needed_mj(machine: Machine, chunk: Chunk, incident: Incident, inside: Ints) -> int:
         """What the same tokens would have taken at a healthy batch."""
-        curve = machine.curves[incident.engine]
+        curve = machine.replicas[incident.engine].curve
         tokens = 0
         for life in chunk.lives:
             if life.engine == incident.engine:
@@ -132,10 +132,10 @@ class Truth:
             }
             for engine in plan.engines:
                 lives = [tokens for (index, _), tokens in total.tokens.items() if index == engine.index]
-                counts = np.sum(lives, axis=0).tolist() if lives else [0] * len(TOKEN_NAMES)
-                tokens = dict(zip(TOKEN_NAMES, (int(c) for c in counts), strict=True))
+                counts = np.sum(lives, axis=0).tolist() if lives else [0] * len(LIFE_COLUMNS)
+                tokens = dict(zip(LIFE_COLUMNS, (int(c) for c in counts), strict=True))
                 engines[engine.target] = {"node": plan.name, "workload": engine.workload.name, **tokens}
-                sum_up = workloads.setdefault(engine.workload.name, dict.fromkeys(TOKEN_NAMES, 0))
+                sum_up = workloads.setdefault(engine.workload.name, dict.fromkeys(LIFE_COLUMNS, 0))
                 for name, count in tokens.items():
                     sum_up[name] += count
         return {
@@ -149,7 +149,7 @@ class Truth:
                 "energy_mj": sum(n["accelerator_energy_mj"] for n in nodes.values()),
                 "host_energy_uj": sum(n["host_energy_uj"] for n in nodes.values()),
                 "tokens": {
-                    name.removesuffix("_tokens"): sum(w[name] for w in workloads.values()) for name in TOKEN_NAMES
+                    name.removesuffix("_tokens"): sum(w[name] for w in workloads.values()) for name in LIFE_COLUMNS
                 },
             },
             "accelerators": accelerators,

@@ -49,7 +49,7 @@ WHERE m.time >= %(first)s AND m.time < %(last)s
 ORDER BY m.accelerator_id, m.time
 
 -- name: engine_subjects
-SELECT e.engine_id, 'engine:' || n.name || ' ' || e.target || CASE WHEN e.series = '' THEN '' ELSE ' ' || e.series END,
+SELECT e.engine_id, 'engine:' || s.name || '/' || n.name || ' ' || e.target || CASE WHEN e.series = '' THEN '' ELSE ' ' || e.series END,
        s.name, n.name, COALESCE(w.name, ''), n.simulated
 FROM engine e
 JOIN node n USING (node_id)

@@ -30,3 +30,6 @@ SET state = 'resolved', resolved = COALESCE(resolved, now()), until = COALESCE(u
     note = CASE WHEN %(note)s::text = '' THEN note ELSE %(note)s END
 WHERE finding_id = %(finding_id)s
 RETURNING finding_id
+
+-- name: count_open
+SELECT count(*) FROM finding WHERE state = 'open'

@@ -236,11 +236,12 @@ ORDER BY i.engine_id, first_time
 LIMIT %(limit)s
 
 -- name: expected_accelerators
-SELECT a.accelerator_id AS device_id, a.uuid AS name, n.name AS node, s.name AS site, n.node_id, a.first_seen
+-- A device that was not seen for a week before the range begins is taken for removed.
+SELECT a.accelerator_id AS device_id, a.uuid AS name, NULLIF(a.model, '') AS model, n.name AS node, s.name AS site, n.node_id, a.first_seen
 FROM accelerator a
 JOIN node n USING (node_id)
 JOIN site s USING (site_id)
-WHERE a.first_seen < %(end)s
+WHERE a.first_seen < %(end)s AND a.last_seen >= %(start)s - interval '7 days'
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
     AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
@@ -248,11 +249,11 @@ WHERE a.first_seen < %(end)s
 ORDER BY s.name, n.name, a.device_index, a.uuid
 
 -- name: expected_engines
-SELECT e.engine_id AS device_id, e.target AS name, n.name AS node, s.name AS site, n.node_id, e.first_seen
+SELECT e.engine_id AS device_id, e.target AS name, NULL AS model, n.name AS node, s.name AS site, n.node_id, e.first_seen
 FROM engine e
 JOIN node n USING (node_id)
 JOIN site s USING (site_id)
-WHERE e.first_seen < %(end)s
+WHERE e.first_seen < %(end)s AND e.last_seen >= %(start)s - interval '7 days'
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
 ORDER BY s.name, n.name, e.target, e.series

@@ -59,6 +59,23 @@ FROM host_sample
 WHERE domain = %(domain)s AND node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
 ORDER BY node_id, time
 
+-- When samples were taken, and how old their process was: enough to see what a window's edges cut.
+
+-- name: accelerator_times
+SELECT accelerator_id::bigint, time, -1::bigint FROM accelerator_sample
+WHERE accelerator_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY accelerator_id, time
+
+-- name: engine_times
+SELECT engine_id::bigint, time, COALESCE(epoch_start_us, -1) FROM engine_sample
+WHERE engine_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY engine_id, time
+
+-- name: host_times
+SELECT DISTINCT node_id::bigint, time, -1::bigint FROM host_sample
+WHERE node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+ORDER BY 1, time
+
 -- The sample before and after a window, for series that have none near: bounded in time, one index descent each.
 
 -- name: accelerator_before
@@ -90,6 +107,15 @@ SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL
 SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
     SELECT time FROM host_sample
     WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
+
+-- name: engines_counted_before
+-- Which counters an engine had shown before an instant; a day back is enough to tell a late counter from a lost one.
+SELECT engine_id, bool_or(input_tokens IS NOT NULL), bool_or(cached_input_tokens IS NOT NULL),
+       bool_or(computed_input_tokens IS NOT NULL), bool_or(output_tokens IS NOT NULL),
+       bool_or(requests_finished IS NOT NULL), bool_or(preemptions IS NOT NULL)
+FROM engine_minute
+WHERE engine_id = ANY(%(ids)s) AND time < %(at)s AND time >= %(limit)s
+GROUP BY engine_id
 
 -- name: clear_ledger_minute
 DELETE FROM ledger_minute

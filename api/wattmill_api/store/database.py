@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
 from wattmill_api.errors import DatabaseAway, TooMuchAsked
 from wattmill_api.settings import Settings
 

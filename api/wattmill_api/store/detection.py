@@ -7,22 +7,24 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
+
 from wattmill_analytics.findings import Incident, Minutes
 from wattmill_api.store import statements
 from wattmill_api.store.rollup import Int64, read_columns
 
 _SQL = statements("detection")
-_COLUMNS = ("id", "time_us", "serving_mj", "idle_loaded_mj", "idle_empty_mj", "estimated_mj", "output_tokens", "anomalies") + (
+_INTEGERS = (
+    "serving_mj",
+    "idle_loaded_mj",
+    "idle_empty_mj",
+    "estimated_mj",
+    "output_tokens",
+    "anomalies",
     "untrusted_us",
-    "power_ratio",
-    "utilisation_ratio",
-    "requests_running",
-    "requests_waiting",
 )
-_FLOATS = frozenset({"power_ratio", "utilisation_ratio", "requests_running", "requests_waiting"})
+_RATIOS = ("power_ratio", "utilisation_ratio", "requests_running", "requests_waiting")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class Known:
 
 def window(connection: psycopg.Connection[Any], now: dt.datetime) -> tuple[int, dt.datetime | None, dt.datetime | None]:
     """Number of accelerators, begin of the oldest open finding, newest closed minute of the last 30 days."""
-    row = connection.execute(_SQL["window"], {"after": now - dt.timedelta(days=30), "now": now + dt.timedelta(hours=1)}).fetchone()
+    row = connection.execute(
+        _SQL["window"], {"after": now - dt.timedelta(days=30), "now": now + dt.timedelta(hours=1)}
+    ).fetchone()
     assert row is not None  # an aggregate without GROUP BY has one row
     return row[0], row[1], row[2]
 
@@ -64,12 +68,11 @@ def read_minutes(
     last: dt.datetime,
 ) -> tuple[Int64, Minutes]:
     """Ids of the subjects, and their minutes in [first, last)."""
-    samples = read_columns(
-        connection, _SQL[f"{looks_at}_minutes"], {"first": first, "last": last}, _COLUMNS, _FLOATS
-    )
-    integers = dict(samples.integers)
-    del integers["id"]
-    minutes = Minutes(offsets=samples.offsets, minute_us=integers.pop("time_us"), **integers, **samples.ratios)
+    names = ("id", "time_us", *_INTEGERS, *_RATIOS)
+    parameters = {"first": first, "last": last}
+    samples = read_columns(connection, _SQL[f"{looks_at}_minutes"], parameters, names, frozenset(_RATIOS))
+    columns: dict[str, Any] = {name: samples[name] for name in _INTEGERS} | dict(samples.ratios)
+    minutes = Minutes(offsets=samples.offsets, minute_us=samples["time_us"], **columns)
     return samples.ids, minutes
 
 
@@ -101,7 +104,12 @@ def _row(incident: Incident, state: str, until: dt.datetime | None) -> dict[str,
 
 
 def insert_finding(
-    connection: psycopg.Connection[Any], kind: str, subject: Subject, incident: Incident, state: str, until: dt.datetime | None
+    connection: psycopg.Connection[Any],
+    kind: str,
+    subject: Subject,
+    incident: Incident,
+    state: str,
+    until: dt.datetime | None,
 ) -> None:
     """A new incident."""
     place = {"subject": subject.name, "site": subject.site, "node": subject.node}
@@ -113,7 +121,12 @@ def insert_finding(
 
 
 def update_finding(
-    connection: psycopg.Connection[Any], known: Known, subject: Subject, incident: Incident, state: str, until: dt.datetime | None
+    connection: psycopg.Connection[Any],
+    known: Known,
+    subject: Subject,
+    incident: Incident,
+    state: str,
+    until: dt.datetime | None,
 ) -> None:
     """What is known now of an incident that has its finding."""
     row = _row(incident, state, until)

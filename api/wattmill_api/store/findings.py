@@ -7,6 +7,7 @@ import datetime as dt
 from typing import Any
 
 from psycopg.rows import class_row
+
 from wattmill_api.store import statements
 from wattmill_api.store.database import Connection
 
@@ -76,3 +77,9 @@ def acknowledge(connection: Connection, finding_id: int, note: str) -> bool:
 def resolve(connection: Connection, finding_id: int, note: str) -> bool:
     """Mark as over; False if there is no such finding."""
     return connection.execute(_SQL["resolve"], {"finding_id": finding_id, "note": note}).fetchone() is not None
+
+
+def count_open(connection: Connection) -> int:
+    """How many findings nobody has looked at yet."""
+    row = connection.execute(_SQL["count_open"]).fetchone()
+    return int(row[0]) if row else 0

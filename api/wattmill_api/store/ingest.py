@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
+
 from wattmill_api.store import statements
 from wattmill_collector.wire import (
     AbsenceReading,
@@ -30,7 +31,9 @@ from wattmill_collector.wire import (
 
 _SQL = statements("ingest")
 _POSTGRES_EPOCH_US = 946_684_800_000_000
-_SEEN_EVERY_US = 30_000_000  # `last_seen` may lag this much: an update per device and tick would cost more than the samples
+_SEEN_EVERY_US = (
+    30_000_000  # `last_seen` may lag this much: an update per device and tick would cost more than the samples
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,15 +69,46 @@ class _Table:
 _TABLES = (
     _Table(
         "accelerator_sample",
-        ("int8", "int4", "int4", "int8", "int8", "int8", "int8", "int8")
-        + ("int4", "int4", "int4", "int4", "int4", "int4", "float4", "int2"),
+        (
+            "int8",
+            "int4",
+            "int4",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int4",
+            "int4",
+            "int4",
+            "int4",
+            "int4",
+            "int4",
+            "float4",
+            "int2",
+        ),
         ("time", "accelerator_id"),
         lambda row: (row[0], row[1]),
     ),
     _Table(
         "engine_sample",
-        ("int8", "int4", "int4", "int4", "int8", "int8", "int8", "int8", "int8", "int8", "int8", "int8")
-        + ("int4", "int4", "float4"),
+        (
+            "int8",
+            "int4",
+            "int4",
+            "int4",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int8",
+            "int4",
+            "int4",
+            "float4",
+        ),
         ("time", "engine_id"),
         lambda row: (row[0], row[1]),
     ),
@@ -230,7 +264,9 @@ class Interner:
             },
         )
 
-    def placement(self, connection: psycopg.Connection[Any], r: EngineReading, engine_id: int, node_id: int, time_us: int) -> int:
+    def placement(
+        self, connection: psycopg.Connection[Any], r: EngineReading, engine_id: int, node_id: int, time_us: int
+    ) -> int:
         # An engine without a configured workload is its own deployment: the model it serves names it.
         name = r.workload or r.model or r.target
         workload_id = self.get(
@@ -290,9 +326,7 @@ def store_batches(
 
 def _plan(connection: psycopg.Connection[Any], batch: ParsedBatch, interner: Interner) -> _Plan:
     node_id = interner.node(connection, batch.node, batch.time_us)
-    plan = _Plan(
-        batch, node_id, interner.stream(connection, batch.stream, node_id), {t.name: [] for t in _TABLES}, []
-    )
+    plan = _Plan(batch, node_id, interner.stream(connection, batch.stream, node_id), {t.name: [] for t in _TABLES}, [])
     time = batch.time_us - _POSTGRES_EPOCH_US
     for _, reading in batch.readings:
         table, row = _row(connection, reading, batch.time_us, time, node_id, interner)
@@ -348,7 +382,7 @@ def _store(connection: psycopg.Connection[Any], plans: list[_Plan]) -> list[Rece
             )
     _advance(connection, {p.stream_id for p in fresh})
     rows = connection.execute(_SQL["committed_through"], {"stream_ids": sorted({p.stream_id for p in plans})})
-    through: dict[int, int] = {stream_id: committed for stream_id, committed in rows}
+    through: dict[int, int] = dict(rows)
     receipts = []
     for plan in plans:
         receipt = answers.get(id(plan)) or _receipt(plan, plan.stored - plan.duplicates)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 
 from psycopg.rows import class_row
+
 from wattmill_api.store import statements
 from wattmill_api.store.database import Connection
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from psycopg.rows import dict_row
+
 from wattmill_api.store import statements
 from wattmill_api.store.database import Connection
 

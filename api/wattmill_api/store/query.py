@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
+
 from wattmill_api.parameters import Window
 from wattmill_api.store import statements
 from wattmill_api.store.database import Connection
@@ -63,6 +64,7 @@ class Expected:
 
     device_id: int
     name: str
+    model: str | None
     node: str
     site: str
     node_id: int
@@ -198,14 +200,14 @@ def meter(connection: Connection, window: Window, filters: FilterValues, *, with
 
 
 def expected(connection: Connection, device: Device, window: Window, filters: FilterValues) -> list[Expected]:
-    """The devices that were known before the range ended."""
+    """The devices that should have been read in the range."""
     with connection.cursor(row_factory=class_row(Expected)) as cursor:
-        return cursor.execute(_SQL[f"expected_{device}s"], {"end": window.end, **filters}).fetchall()
+        return cursor.execute(
+            _SQL[f"expected_{device}s"], {"start": window.start, "end": window.end, **filters}
+        ).fetchall()
 
 
-def islands(
-    connection: Connection, device: Device, window: Window, filters: FilterValues, limit: int
-) -> list[Island]:
+def islands(connection: Connection, device: Device, window: Window, filters: FilterValues, limit: int) -> list[Island]:
     """Stretches of alike coverage, by device and time."""
     parameters = {"start": window.start, "end": window.end, "limit": limit, **filters}
     with connection.cursor(row_factory=class_row(Island)) as cursor:
@@ -213,7 +215,7 @@ def islands(
 
 
 def absences(connection: Connection, window: Window, filters: FilterValues, limit: int) -> list[Absence]:
-    """Why things were not read. A reason may be told long after (a spool's losses), so a week past the end is read too."""
+    """Why things were not read. A spool's losses are told late, so a week past the end is read too."""
     parameters = {
         "start": window.start,
         "end": window.end,

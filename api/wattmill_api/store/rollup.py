@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, LiteralString, cast
+from typing import Any, Literal, LiteralString
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
+
 from wattmill_api.store import statements
 
 _SQL = statements("rollup")
@@ -25,11 +26,36 @@ Float64 = NDArray[np.float64]
 Device = Literal["accelerator", "engine", "host"]
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
-    "accelerator": ("id", "time_us", "energy_mj", "power_mw", "epoch", "epoch_start_us", "process_count")
-    + ("memory_used_bytes", "clock_event_reasons", "sm_clock_mhz", "temperature_celsius", "utilisation_ratio"),
-    "engine": ("id", "time_us", "placement_id", "epoch", "epoch_start_us", "input_tokens", "cached_input_tokens")
-    + ("computed_input_tokens", "output_tokens", "requests_finished", "preemptions", "requests_running")
-    + ("requests_waiting", "kv_cache_usage_ratio"),
+    "accelerator": (
+        "id",
+        "time_us",
+        "energy_mj",
+        "power_mw",
+        "epoch",
+        "epoch_start_us",
+        "process_count",
+        "memory_used_bytes",
+        "clock_event_reasons",
+        "sm_clock_mhz",
+        "temperature_celsius",
+        "utilisation_ratio",
+    ),
+    "engine": (
+        "id",
+        "time_us",
+        "placement_id",
+        "epoch",
+        "epoch_start_us",
+        "input_tokens",
+        "cached_input_tokens",
+        "computed_input_tokens",
+        "output_tokens",
+        "requests_finished",
+        "preemptions",
+        "requests_running",
+        "requests_waiting",
+        "kv_cache_usage_ratio",
+    ),
     "host": ("id", "time_us", "energy_uj", "energy_range_uj", "epoch", "epoch_start_us", "power_mw"),
 }
 _RATIOS = frozenset({"utilisation_ratio", "kv_cache_usage_ratio"})
@@ -39,7 +65,8 @@ _RATIOS = frozenset({"utilisation_ratio", "kv_cache_usage_ratio"})
 class Samples:
     """Columns of one kind of device, sorted by device and time; -1 (NaN for ratios) where the source had nothing.
 
-    `ids` int64 [s]: the devices; `offsets` int64 [s+1]: where each one's samples begin; every column has `offsets[s]` entries.
+    `ids` int64 [s]: the devices; `offsets` int64 [s+1]: where each one's samples begin; every column has `offsets[s]`
+    entries.
     """
 
     ids: Int64
@@ -128,11 +155,25 @@ def read_fleet(connection: psycopg.Connection[Any], node_ids: Sequence[int]) -> 
 
 
 def read_samples(
-    connection: psycopg.Connection[Any], device: Device, ids: Sequence[int], first_us: int, last_us: int, domain: str = ""
+    connection: psycopg.Connection[Any],
+    device: Device,
+    ids: Sequence[int],
+    first_us: int,
+    last_us: int,
+    domain: str = "",
 ) -> Samples:
     """Samples of some devices with first_us <= time <= last_us (for `host`: ids are nodes, of one energy domain)."""
     parameters = {"ids": list(ids), "first": _datetime(first_us), "last": _datetime(last_us), "domain": domain}
     return read_columns(connection, _SQL[f"{device}_samples"], parameters, _COLUMNS[device], _RATIOS)
+
+
+def read_times(
+    connection: psycopg.Connection[Any], device: Device, ids: Sequence[int], first_us: int, last_us: int
+) -> Samples:
+    """Only when samples were taken (and `epoch_start_us`), with first_us <= time <= last_us."""
+    parameters = {"ids": list(ids), "first": _datetime(first_us), "last": _datetime(last_us)}
+    names = ("id", "time_us", "epoch_start_us")
+    return read_columns(connection, _SQL[f"{device}_times"], parameters, names, frozenset())
 
 
 def read_columns(
@@ -142,24 +183,29 @@ def read_columns(
     names: tuple[str, ...],
     ratios: frozenset[str],
 ) -> Samples:
-    """Columns of a query sorted by `id` and `time_us`: 8-byte NOT NULL values, packed into one bytea each by the server.
+    """Columns of a query sorted by `id` and `time_us`: 8-byte NOT NULL values, packed to a bytea by the server.
 
     The columns named in `ratios` are float8, `time_us` is a timestamptz, all others are bigint. Packing is 5 times as
     fast as rows, in COPY or not, and leaves the client idle; a field holds 1 GB, so at most 134 million rows.
     """
-    send = {"time_us": "timestamptz_send", **dict.fromkeys(ratios, "float8send")}
+    send: dict[str, LiteralString] = {"time_us": "timestamptz_send", **dict.fromkeys(ratios, "float8send")}
     packed = sql.SQL(", ").join(
-        sql.SQL("string_agg({send}({column}), ''::bytea)").format(
-            send=sql.SQL(cast(LiteralString, send.get(name, "int8send"))), column=sql.Identifier(name)
-        )
-        for name in names
+        [
+            sql.SQL("string_agg({send}({column}), ''::bytea)").format(
+                send=sql.SQL(send.get(name, "int8send")), column=sql.Identifier(name)
+            )
+            for name in names
+        ]
     )
     query = sql.SQL("SELECT {packed} FROM (\n{query}\n) AS packed ({columns})").format(
         packed=packed, query=sql.SQL(statement), columns=sql.SQL(", ").join(map(sql.Identifier, names))
     )
     row = connection.cursor(binary=True).execute(query, parameters).fetchone()
     assert row is not None  # an aggregate without GROUP BY has one row
-    columns = {name: np.frombuffer(value or b"", ">f8" if name in ratios else ">i8") for name, value in zip(names, row, strict=True)}
+    columns = {
+        name: np.frombuffer(value or b"", ">f8" if name in ratios else ">i8")
+        for name, value in zip(names, row, strict=True)
+    }
     integers = {name: values.astype(np.int64) for name, values in columns.items() if name not in ratios}
     integers["time_us"] += _POSTGRES_EPOCH_US
     ids, starts = np.unique(integers["id"], return_index=True)
@@ -171,7 +217,9 @@ def read_columns(
     )
 
 
-def host_domains(connection: psycopg.Connection[Any], node_ids: Sequence[int], first_us: int, last_us: int) -> list[str]:
+def host_domains(
+    connection: psycopg.Connection[Any], node_ids: Sequence[int], first_us: int, last_us: int
+) -> list[str]:
     """The host energy domains that were read in a window."""
     parameters = {"ids": list(node_ids), "first": _datetime(first_us), "last": _datetime(last_us)}
     return [row[0] for row in connection.execute(_SQL["host_domains"], parameters)]
@@ -192,9 +240,17 @@ def neighbours(
     return {row[0]: _time_us(row[1]) for row in connection.execute(_SQL[f"{device}_{side}"], parameters)}
 
 
+def engines_counted_before(
+    connection: psycopg.Connection[Any], ids: Sequence[int], at_us: int, limit_us: int
+) -> dict[int, tuple[bool, ...]]:
+    """Per engine with minutes in the span: whether each of its six counters was known there, in table order."""
+    parameters = {"ids": list(ids), "at": _datetime(at_us), "limit": _datetime(limit_us)}
+    return {row[0]: tuple(row[1:]) for row in connection.execute(_SQL["engines_counted_before"], parameters)}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class MinuteTable:
-    """Rows for one table: `columns` in the order of its COPY statement, int64 or float64; `missing` marks NULLs by -1/NaN."""
+    """Rows for one table: `columns` in the order of its COPY statement; -1 and NaN stand for NULL."""
 
     table: Literal["ledger_minute", "host_minute", "accelerator_minute", "engine_minute"]
     types: tuple[str, ...]
@@ -224,7 +280,9 @@ def replace_minutes(
         columns = [c.tolist() if isinstance(c, np.ndarray) else list(c) for c in table.columns]
         columns[0] = [t - _POSTGRES_EPOCH_US for t in columns[0]]
         if table.table == "ledger_minute":
-            columns.append([revisions.get((n, t + _POSTGRES_EPOCH_US), 0) + 1 for t, n in zip(*columns[:2], strict=True)])
+            columns.append(
+                [revisions.get((n, t + _POSTGRES_EPOCH_US), 0) + 1 for t, n in zip(*columns[:2], strict=True)]
+            )
         _copy_columns(connection, table, columns)
 
 

@@ -7,6 +7,7 @@ socket that has not been seen before, likely owners first, and its failure is re
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -17,7 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from wattmill_collector.clock import boot_id
+from wattmill_collector.placement.sockets import listening_sockets
 
+PROC = Path("/proc")
 SEARCH_AGAIN_US = 300_000_000
 DEEPEST = 64  # ancestors; a longer chain is a loop in what was read while it changed
 
@@ -42,7 +45,7 @@ class Processes:
 
     def __init__(
         self,
-        root: Path = Path("/proc"),
+        root: Path = PROC,
         *,
         ticks_per_second: int = os.sysconf("SC_CLK_TCK"),
         boot_us: Callable[[], int] = boot_instant_us,
@@ -98,10 +101,16 @@ class Processes:
 
     def pids(self) -> list[int]:
         """All processes."""
-        return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+        try:
+            return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+        except OSError:
+            return []  # no /proc on this system
 
     def listening(self) -> dict[tuple[str, int], int]:
         """(local address, port) → inode of every TCP socket that listens."""
+        if self.root == PROC:
+            with contextlib.suppress(OSError):  # without sock_diag /proc says the same, at fifty times the price
+                return listening_sockets()
         found: dict[tuple[str, int], int] = {}
         for name in ("net/tcp", "net/tcp6"):
             try:
@@ -163,8 +172,8 @@ def _address(text: bytes) -> str:
 class Listeners:
     """Which process listens on a local address; remembers its findings and checks them.
 
-    The socket's inode is the check: while a listening socket with the same inode is there and its process runs, it is the
-    same process that answers.
+    The socket's inode is the check: while a listening socket with the same inode is there and its process runs, it is
+    the same process that answers.
     """
 
     def __init__(self, processes: Processes) -> None:

@@ -4,9 +4,9 @@ All targets are asked at once and share one deadline. What comes out is raw: the
 the epoch evidence under which they continue. Counting is the service's business. An engine that can't be read gives an
 AbsenceReading with the reason when that begins or changes, and again at every minute's edge while it lasts.
 
-Epoch evidence, best first: the process start on the page; the header `Process-Start-Time-Unix`, dated by the kernel where
-the process is a local one; the local process that listens at the target; otherwise none (epoch 0). All of them stay
-the same when the agent restarts.
+Epoch evidence, best first: the process start on the page; the header `Process-Start-Time-Unix`, dated by the kernel
+where the process is a local one; the local process that listens at the target; otherwise none (epoch 0). All of them
+stay the same when the agent restarts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from wattmill_collector.clock import Clock, SystemClock
 from wattmill_collector.placement import Board, Placement, Seat, place
 from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
 from wattmill_collector.settings import EngineSettings
+from wattmill_collector.sources.addresses import Failure, place_of
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
 from wattmill_collector.sources.engine_tables import named
 from wattmill_collector.sources.promtext import ParseError, number
-from wattmill_collector.sources.scraper import Answer, Failure, Link, Scraper, place_of
+from wattmill_collector.sources.scraper import Answer, Link, Scraper
 from wattmill_collector.wire import EARLIEST_US, LATEST_US, AbsenceReading, EngineReading, Reading
 
 MINUTE_US = 60_000_000
 PLACE_EVERY_US = 10_000_000
+SETTLED_US = 30_000_000  # with the same engines and the same processes on the boards, placing again is rarely news
 FORGET_AFTER_US = 600_000_000  # a discovered engine that has been gone for so long
 LONGEST_PROBE_PAUSE_US = 600_000_000
 PROBE_PATHS = ("/metrics", "/prometheus/metrics")
@@ -107,6 +109,7 @@ class EngineSource:
         self._known_boards: Sequence[Board] = ()
         self._placed: dict[str, Placement] = {}
         self._placed_at_us = -PLACE_EVERY_US
+        self._settled_at_us = -SETTLED_US
         self._seats: tuple[Seat, ...] = ()
         self._targets = [self._target(one) for one in engines]
 
@@ -193,8 +196,8 @@ class EngineSource:
         target.listener = listener = self._listener(target, answer, time_us)
         printed = target.page.process_start
         start_us = _start_us(printed)
-        # llama.cpp calls it a Unix time; it is its host's monotonic clock in microseconds, so it can tell starts apart but
-        # not date them
+        # llama.cpp calls it a Unix time, but it is its host's monotonic clock in microseconds (seen on build 11669): it
+        # tells starts apart and does not date them
         header = b"" if start_us is not None else answer.headers.get(PROCESS_START_HEADER, b"")
         proof = (printed, None) if start_us is not None else (header, listener)
         if target.evidence is not None and proof == target.proof:
@@ -246,7 +249,11 @@ class EngineSource:
         seats = tuple(_seat(t) for t in targets)
         if seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
             return
-        self._known_boards = boards = tuple(self._boards())
+        boards = tuple(self._boards())
+        if (seats, boards) == (self._seats, self._known_boards) and 0 <= time_us - self._settled_at_us < SETTLED_US:
+            self._placed_at_us = time_us
+            return
+        self._known_boards, self._settled_at_us = boards, time_us
         self._placed = place(seats, boards, self._processes)
         if self._discover and time_us - self._placed_at_us >= PLACE_EVERY_US:
             self._look_for_engines(boards)
@@ -278,6 +285,8 @@ class EngineSource:
             target.probe_us = time_us + target.probe_pause_us
             target.probe_pause_us = min(2 * target.probe_pause_us, LONGEST_PROBE_PAUSE_US)
         target.path = PROBE_PATHS[(PROBE_PATHS.index(target.path) + 1) % len(PROBE_PATHS)]
+        address = target.settings.target.rpartition(":")[0] + f":{target.link.place.port}"
+        target.settings = dataclasses.replace(target.settings, target=address + target.path)
 
     def _forget_gone(self, time_us: int) -> None:
         for target in [t for t in self._targets if t.discovered and t.confirmed]:

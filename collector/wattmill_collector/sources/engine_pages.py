@@ -38,9 +38,10 @@ class NotUnderstoodError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineValues:
-    """One engine behind a target: integers for what is counted, a ratio for the cache; None where there is no such value.
+    """One engine behind a target: integers for what is counted, a ratio for the cache.
 
-    `faults` has (field, reason) for each value that is on the page but can't be used.
+    Fields that the page does not have are left out; a value that is there but can't be used is None, and `faults` has
+    (field, reason) for it.
     """
 
     series: str

@@ -4,8 +4,8 @@ One entry an engine kind. Each canonical field has alternatives in order of pref
 page is read, never two of them, because old and new names overlap for several releases. An alternative is one series
 or the sum of disjoint parts. Histogram sums stand in where an engine has no counter.
 
-*Input* is all input tokens whatever the engine's own counter means by it: llama.cpp's prompt counter leaves cached tokens
-out, so there the input is the sum of two counters, and unknown in builds that have only the first.
+*Input* is all input tokens whatever the engine's own counter means by it: llama.cpp's prompt counter leaves cached
+tokens out, so there the input is the sum of two counters, and unknown in builds that have only the first.
 
 Not here: `_created` (a Unix time), breakdowns of a total, rates, and counters that show the same tokens again.
 Sources: the engines' own code, as cited beside each entry; versions are those in which a name appeared or went.
@@ -37,8 +37,8 @@ class Term:
 class Alternative:
     """One way to read a field: the sum of its terms, all of which must be there.
 
-    `moves` is when the engine adds to it: at every step, or only when a request ends. `lazy`: the engine shows a label value only once it has counted something under it,
-    so in a family that is there, a missing part has counted 0.
+    `moves` is when the engine adds to it: at every step, or only when a request ends. `lazy`: the engine shows a label
+    value only once it has counted something under it, so in a family that is there, a missing part has counted 0.
     """
 
     terms: tuple[Term, ...]
@@ -62,9 +62,9 @@ class Variant:
 class EngineKind:
     """One engine: how to know its page, which labels separate the engines behind it, and what to read.
 
-    `markers` are beginnings of metric names; all must be on the page. `copies` are labels whose values are copies of one
-    engine (tensor or expert ranks that report the same work): the lowest is kept. Without a chosen variant only `fields` are
-    read. `about_path` answers JSON with the model's name or the engine's version where the page does not.
+    `markers` are beginnings of metric names; all must be on the page. `copies` are labels whose values are copies of
+    one engine (tensor or expert ranks that report the same work): the lowest is kept. Without a chosen variant only
+    `fields` are read. `about_path` answers JSON with the model's name or the engine's version where the page does not.
     `holds_accelerators` is False for a front end that computes nothing itself.
     """
 
@@ -162,8 +162,8 @@ VLLM_RAY = _renamed(VLLM, "vllm_ray", "vllm:", "ray_vllm_", replicas=_RAY_REPLIC
 VLLM_RAY_OLD = _renamed(VLLM, "vllm_ray", "vllm:", "ray_vllm:", replicas=_RAY_REPLICAS)
 APHRODITE = _renamed(VLLM, "aphrodite", "vllm:", "aphrodite:")
 
-# sglang/srt/observability/metrics_collector.py of 0.5.23. The pipeline rank is not filtered by SGLang itself, so the first one is
-# kept; with priority scheduling priority="" is the total and the other values are its parts.
+# sglang/srt/observability/metrics_collector.py of 0.5.23. The pipeline rank is not filtered by SGLang itself, so the
+# first one is kept; with priority scheduling priority="" is the total and the other values are its parts.
 _RANK = {"pp_rank": "0", "priority": ""}
 _REALTIME = "sglang:realtime_tokens_total"
 
@@ -208,8 +208,8 @@ SGLANG = EngineKind(
 )
 SGLANG_GATEWAY = _renamed(SGLANG, "sglang", "sglang:", "sglang_")
 
-# huggingface/text-generation-inference db931fcf42da: router/src/validation.rs:192, router/src/server.rs:422. No model label,
-# no counters of tokens; prefix caching leaves no trace.
+# huggingface/text-generation-inference db931fcf42da: router/src/validation.rs:192, router/src/server.rs:422. No model
+# label, no counters of tokens; prefix caching leaves no trace.
 TGI = EngineKind(
     name="tgi",
     about_path="/info",
@@ -235,8 +235,8 @@ TEI = EngineKind(
     },
 )
 
-# ggml-org/llama.cpp tools/server/server-task.cpp:1526-1611 at b10573. No labels at all; the page prints six digits, so above a
-# million tokens the counter moves in steps of 10.
+# ggml-org/llama.cpp tools/server/server-task.cpp:1526-1611 at b10573. No labels at all; the page prints six digits, so
+# above a million tokens the counter moves in steps of 10.
 _LLAMA_COMPUTED = Term("llamacpp:prompt_tokens_total")
 _LLAMA_CACHED = Term("llamacpp:prompt_tokens_cached_total")
 _LLAMA_TOKENS = {
@@ -266,7 +266,8 @@ LLAMACPP = EngineKind(
     ),
 )
 
-# NVIDIA/TensorRT-LLM 050f80de: tensorrt_llm/metrics/collector.py. `/metrics` answers JSON; releases up to 1.2.1 count no tokens.
+# NVIDIA/TensorRT-LLM 050f80de: tensorrt_llm/metrics/collector.py. `/metrics` answers JSON; releases up to 1.2.1 count
+# no tokens.
 TRTLLM = EngineKind(
     name="trtllm",
     markers=("trtllm_",),
@@ -285,8 +286,8 @@ TRTLLM = EngineKind(
     },
 )
 
-# triton-inference-server/tensorrtllm_backend 0b9d7d5a1958. An ensemble counts a request once in each of its stages: only the
-# stage named tensorrt_llm is the engine.
+# triton-inference-server/tensorrtllm_backend 0b9d7d5a1958. An ensemble counts a request once in each of its stages:
+# only the stage named tensorrt_llm is the engine.
 TRITON_TRTLLM = EngineKind(
     name="triton_trtllm",
     markers=("nv_trt_llm_",),
@@ -323,7 +324,7 @@ NIM = EngineKind(
     },
 )
 
-# ai-dynamo lib/llm/src/http/service/metrics.rs:1844. The same tokens stand on the workers' own pages: scrape one of the two.
+# ai-dynamo lib/llm/src/http/service/metrics.rs:1844. The same tokens stand on the workers' own pages: scrape one.
 DYNAMO_FRONTEND = EngineKind(
     name="dynamo_frontend",
     markers=("dynamo_frontend_",),

@@ -103,7 +103,7 @@ def number(text: bytes) -> float:
 
 
 def unescape_json(page: bytes) -> bytes:
-    """llama.cpp b7010 to b7192 answered with the page as one JSON string (its PR 17386); anything else is handed back as is."""
+    """The page that llama.cpp b7010 to b7192 sent as one JSON string (its PR 17386); any other comes back as it is."""
     if page[:1] != b'"' or page[-1:] != b'"':
         return page
     text = page[1:-1].decode(errors="replace")
@@ -128,7 +128,9 @@ class PageReader:
     otherwise: whatever was worked out for it holds for as long as it is the same object.
     """
 
-    __slots__ = ("_length", "_lines", "_needles", "_offsets", "_reads", "_wanted", "series")
+    _phases = itertools.count()  # readers of several targets learn at different ticks
+
+    __slots__ = ("_length", "_lines", "_needles", "_offsets", "_phase", "_reads", "_wanted", "series")
 
     def __init__(self, wanted: Iterable[str]) -> None:
         self.series: tuple[Series, ...] = ()
@@ -138,6 +140,7 @@ class PageReader:
         self._length = -1
         self._lines = 0
         self._reads = 0
+        self._phase = next(PageReader._phases) * 7 % RELEARN_READS
 
     def read(self, page: bytes) -> list[bytes]:
         """The printed values of `series`, in its order.
@@ -207,5 +210,6 @@ class PageReader:
         if needles != self._needles:
             self.series = tuple(found.values())
         self._needles, self._offsets = needles, offsets
-        self._length, self._lines, self._reads = len(page), len(lines) - 1, 0
+        self._length, self._lines, self._reads = len(page), len(lines) - 1, self._phase
+        self._phase = 0
         return texts

@@ -1,11 +1,12 @@
 """Fetches pages from many targets at once: one thread, non-blocking sockets, connections kept open between ticks.
 
-All requests go out first, then the answers are read as they come, until the deadline. A lean HTTP/1.1 reader of our own:
-the library's costs more CPU a request than the whole agent may use for eight engines.
+All requests go out first, then the answers are read as they come, until the deadline. The HTTP/1.1 reader is our own
+and lean: the whole agent may use 5 ms of CPU a second, and the library's client would take a good part of them.
 
-Promises: http and https only; no redirect is followed; a name is resolved once a connection and the socket goes to the very
-address that was checked; link-local, multicast and metadata addresses are refused; a body ends at `MAX_BODY_BYTES`, a
-round at its deadline, whatever the other side does. Every failure has a short reason and a sentence.
+Promises: http and https only; no redirect is followed; a name is resolved once a connection and the socket goes to the
+very address that was checked; link-local, multicast and metadata addresses are refused; a body ends at
+`MAX_BODY_BYTES`, a round at its deadline, whatever the other side does. Every failure has a short reason and a
+sentence.
 """
 
 from __future__ import annotations
@@ -17,21 +18,15 @@ import os
 import selectors
 import socket
 import ssl
-import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
+
+from wattmill_collector.sources.addresses import Address, Failure, FetchError, Names, Place, is_denied
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 RECEIVE_BYTES = 64 * 1024  # below malloc's threshold for mapping fresh pages at every call
 
-Address = tuple[str, int]
-Resolve = Callable[[str, int], Sequence[Address]]
-
-# Cloud metadata services outside the link-local range: AWS over IPv6, Alibaba, Oracle.
-_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _REFUSALS = {
     errno.ECONNREFUSED: "connection_refused",
     errno.ECONNRESET: "connection_reset",
@@ -44,134 +39,16 @@ _REFUSALS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """A 200 with its body. `fresh`: a new connection was made for it; otherwise the process that answered is still the one
-    that answered last time, for a TCP connection does not outlive its process. `local_address`: where it listens, if that is
-    on this host, else empty."""
+    """A 200 with its body.
+
+    `fresh`: a new connection was made for it; otherwise the process that answered is still the one that answered last
+    time, for a TCP connection does not outlive its process. `local_address`: where it listens, if that is on this host.
+    """
 
     headers: dict[bytes, bytes]
     body: bytes
     fresh: bool
     local_address: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no page: a short machine word, and a sentence for the person on call."""
-
-    reason: str
-    detail: str
-
-
-class FetchError(Exception):
-    """Ends one exchange; carries the Failure."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.failure = Failure(reason, detail)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """Where a target is: parts of its URL."""
-
-    secure: bool
-    host: str
-    port: int
-    path: str
-
-
-def place_of(url: str, default_path: str = "/metrics") -> Place:
-    """Check a configured target.
-
-    Errors: ValueError saying what is wrong with it.
-    """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"target {url!r} must begin with http:// or https://")
-    if not parts.hostname:
-        raise ValueError(f"target {url!r} names no host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            "a target must not contain a user name or password: it is stored and shown as the engine's name"
-        )
-    secure = parts.scheme == "https"
-    path = parts.path if parts.path not in ("", "/") else default_path
-    path = urllib.parse.quote(path, safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
-    if (
-        not path.isascii()
-        or any(c.isspace() for c in path)
-        or not parts.hostname.isprintable()
-        or " " in parts.hostname
-    ):
-        raise ValueError(f"target {url!r} contains a character that a URL can't have")
-    return Place(secure, parts.hostname, parts.port or (443 if secure else 80), path)
-
-
-def is_denied(address: str) -> bool:
-    """Whether an agent must not connect there: link-local, metadata, multicast and reserved addresses, however spelled."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_denied(str(inner))
-        return ip.is_link_local or ip.is_multicast or ip in _METADATA
-    return ip.is_link_local or ip.is_multicast or ip.is_reserved or ip in _METADATA
-
-
-def resolve(host: str, port: int) -> list[Address]:
-    """Addresses of a host, IPv4 first (most engines listen there only). Errors: OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = {str(a[4][0]): a[0] for a in found}
-    return [(ip, port) for ip in sorted(addresses, key=lambda ip: addresses[ip] != socket.AF_INET)]
-
-
-class Names:
-    """Resolves names without holding up the tick: a slow name server costs its own target an answer, and no other's."""
-
-    def __init__(self, resolve_: Resolve = resolve) -> None:
-        self._resolve = resolve_
-        self._found: dict[Address, Sequence[Address] | OSError] = {}
-        self._asking: dict[Address, threading.Thread] = {}
-
-    def look_up(self, host: str, port: int, wait_s: float) -> Sequence[Address]:
-        """Addresses, asked anew each time. Errors: FetchError when the name has none, or none yet."""
-        key = (host, port)
-        if _is_address(host):
-            return [key]
-        if host == "localhost":  # RFC 6761: needs no name server
-            return [("127.0.0.1", port), ("::1", port)]
-        thread = self._asking.get(key)
-        if thread is None:
-            self._found.pop(key, None)
-            thread = threading.Thread(target=self._ask, args=(key,), daemon=True, name=f"resolve-{host}")
-            self._asking[key] = thread
-            thread.start()
-        thread.join(max(0.0, wait_s))
-        if thread.is_alive():
-            raise FetchError("name_not_resolved", f"no answer from the name server for {host} yet")
-        del self._asking[key]
-        found = self._found[key]
-        if isinstance(found, OSError) or not found:
-            raise FetchError("name_not_resolved", f"{host} has no address: {found}")
-        return found
-
-    def _ask(self, key: Address) -> None:
-        try:
-            self._found[key] = self._resolve(*key)
-        except OSError as error:
-            self._found[key] = error
-        except UnicodeError as error:  # getaddrinfo on a label of more than 63 characters
-            self._found[key] = OSError(str(error))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 class Link:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+
 from wattmill_analytics.findings import MINUTE_US, Incident, Minutes, incidents
 from wattmill_analytics.findings.detectors import DETECTORS
 from wattmill_analytics.findings.idle import IdleEmpty, IdleLoaded
@@ -16,10 +18,10 @@ from wattmill_analytics.findings.telemetry_untrusted import TelemetryUntrusted
 LIMIT_W = 700
 
 
-def minutes(count: int, subjects: int = 1, **columns: float) -> Minutes:
+def minutes(count: int, subjects: int = 1, **columns: Any) -> Minutes:
     """`count` equal minutes for each subject; energies and the like are per minute."""
     n = count * subjects
-    integers = {
+    integers: dict[str, Any] = {
         name: np.full(n, int(columns.pop(name, 0)), np.int64)
         for name in (
             "serving_mj",
@@ -31,7 +33,7 @@ def minutes(count: int, subjects: int = 1, **columns: float) -> Minutes:
             "untrusted_us",
         )
     }
-    ratios = {
+    ratios: dict[str, Any] = {
         name: np.full(n, columns.pop(name, float("nan")))
         for name in ("power_ratio", "utilisation_ratio", "requests_running", "requests_waiting")
     }
@@ -61,8 +63,13 @@ def watt_minutes(watts: float) -> float:
     return watts * 60_000
 
 
-IDLE = {"idle_loaded_mj": watt_minutes(110), "power_ratio": 110 / LIMIT_W, "requests_running": 0}
-BUSY = {"serving_mj": watt_minutes(600), "power_ratio": 600 / LIMIT_W, "requests_running": 128, "output_tokens": 90_000}
+IDLE: dict[str, Any] = {"idle_loaded_mj": watt_minutes(110), "power_ratio": 110 / LIMIT_W, "requests_running": 0}
+BUSY: dict[str, Any] = {
+    "serving_mj": watt_minutes(600),
+    "power_ratio": 600 / LIMIT_W,
+    "requests_running": 128,
+    "output_tokens": 90_000,
+}
 
 
 def only(found: list[Incident]) -> Incident:
@@ -90,13 +97,17 @@ def test_a_pause_between_requests_is_not_idle(pause: int) -> None:
 
 
 def test_idle_empty() -> None:
-    empty = {"idle_empty_mj": watt_minutes(70), "utilisation_ratio": 0.0}
+    empty: dict[str, Any] = {"idle_empty_mj": watt_minutes(70), "utilisation_ratio": 0.0}
     assert IdleEmpty().detect(minutes(29, **empty)) == []
     assert only(IdleEmpty().detect(minutes(45, **empty))).energy_mj == 45 * 70 * 60_000
 
 
 def test_spin_idle_is_power_without_tokens_and_not_idle_loaded() -> None:
-    spinning = {"idle_loaded_mj": watt_minutes(420), "power_ratio": 420 / LIMIT_W, "requests_running": 0}
+    spinning: dict[str, Any] = {
+        "idle_loaded_mj": watt_minutes(420),
+        "power_ratio": 420 / LIMIT_W,
+        "requests_running": 0,
+    }
     table = joined(minutes(20, **BUSY), minutes(30, **spinning), minutes(20, **BUSY))
     assert only(SpinIdle().detect(table)).energy_mj == 30 * 420 * 60_000
     assert IdleLoaded().detect(table) == []
@@ -105,7 +116,7 @@ def test_spin_idle_is_power_without_tokens_and_not_idle_loaded() -> None:
 
 
 def test_spin_idle_sees_a_hung_engine_that_says_it_runs_requests() -> None:
-    hung = {"serving_mj": watt_minutes(400), "power_ratio": 400 / LIMIT_W, "requests_running": 3}
+    hung: dict[str, Any] = {"serving_mj": watt_minutes(400), "power_ratio": 400 / LIMIT_W, "requests_running": 3}
     assert only(SpinIdle().detect(minutes(15, **hung))).evidence["output_tokens"] == 0
 
 
@@ -117,6 +128,14 @@ def test_low_batch_fires_at_8_to_32_and_is_quiet_at_255(batch: float, fires: boo
     assert bool(LowBatch().detect(table)) is fires
 
 
+def test_a_quiet_night_of_an_engine_that_fills_its_batch_by_day_is_not_low_batch() -> None:
+    def hours(count: int, batch: float) -> Minutes:
+        return minutes(count * 60, serving_mj=watt_minutes(400), output_tokens=9_000, requests_running=batch)
+
+    assert LowBatch().detect(joined(hours(10, 120), hours(6, 16), hours(2, 120))) == []
+    assert only(LowBatch().detect(joined(hours(10, 120), hours(3, 2), hours(2, 120)))).evidence["minutes"] == 180
+
+
 def test_low_batch_waste_is_a_lower_bound_of_the_published_curves() -> None:
     assert least_factor(np.array([8.0]))[0] == pytest.approx(3.77)
     assert np.all(np.diff(least_factor(np.linspace(1, 300, 500))) <= 0)
@@ -126,8 +145,8 @@ def test_low_batch_waste_is_a_lower_bound_of_the_published_curves() -> None:
 
 
 def test_telemetry_untrusted_names_the_energy_it_makes_doubtful() -> None:
-    good = {"serving_mj": watt_minutes(500)}
-    bad = {**good, "estimated_mj": watt_minutes(500)}
+    good: dict[str, Any] = {"serving_mj": watt_minutes(500)}
+    bad: dict[str, Any] = {**good, "estimated_mj": watt_minutes(500)}
     incident = only(TelemetryUntrusted().detect(joined(minutes(30, **good), minutes(10, **bad), minutes(30, **good))))
     assert incident.energy_mj == 0
     assert incident.evidence["estimated_mj"] == 10 * 500 * 60_000
@@ -155,4 +174,5 @@ def test_no_minutes_no_findings_and_every_finding_says_what_to_change() -> None:
     for detector in DETECTORS:
         assert detector.detect(minutes(0)) == []
     incident = only(IdleLoaded().detect(minutes(30, **IDLE)))
-    assert "replica" in incident.remedy and "110 W" in incident.summary
+    assert "replica" in incident.remedy
+    assert "110 W" in incident.summary

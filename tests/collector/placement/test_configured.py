@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wattmill_collector.placement import Board
 from wattmill_collector.placement.configured import configured
 

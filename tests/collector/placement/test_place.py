@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wattmill_collector.placement import Board, Placement, Seat, boards_of, place
 from wattmill_collector.placement.process import Process, Processes
-from wattmill_collector.wire import AbsenceReading, AcceleratorReading
+from wattmill_collector.wire import AbsenceReading, AcceleratorReading, Reading
 
 
 def table(root: Path, *people: tuple[int, int, int, str]) -> Processes:
@@ -14,7 +14,9 @@ def table(root: Path, *people: tuple[int, int, int, str]) -> Processes:
     for pid, parent, group, cgroup in people:
         folder = root / str(pid)
         (folder / "fd").mkdir(parents=True)
-        (folder / "stat").write_text(f"{pid} (a) b ({pid}) S {parent} {group} 1 0 -1 4194304 {'0 ' * 12}{1000 + pid} 0\n")
+        (folder / "stat").write_text(
+            f"{pid} (a) b ({pid}) S {parent} {group} 1 0 -1 4194304 {'0 ' * 12}{1000 + pid} 0\n"
+        )
         (folder / "cgroup").write_text(f"0::{cgroup}\n")
     return Processes(root, ticks_per_second=100, boot_us=lambda: 0)
 
@@ -122,7 +124,7 @@ def test_two_engines_of_which_nothing_is_known_are_nowhere(tmp_path: Path) -> No
 
 
 def test_boards_come_from_the_readings_and_process_lists_of_a_tick() -> None:
-    readings = [
+    readings: list[Reading] = [
         AcceleratorReading(uuid="GPU-a", index=0),
         AbsenceReading(subject="accelerator", id="GPU-x", reason="gpu_is_lost"),
         AcceleratorReading(uuid="GPU-b", index=1),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from wattmill_collector.placement.process import (
     SEARCH_AGAIN_US,
     Listeners,
@@ -25,7 +26,8 @@ HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrn
 
 
 def row(address: str, inode: int, state: str = "0A") -> str:
-    return f"   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000        0 {inode} 1 0 100 0 0 10 0\n"
+    queues = "00000000:00000000 00:00000000 00000000"
+    return f"   0: {address} 00000000:0000 {state} {queues}  1000        0 {inode} 1 0 100 0 0 10 0\n"
 
 
 def add_process(root: Path, pid: int, parent: int = 1, start: int = 500, sockets: tuple[int, ...] = ()) -> None:
@@ -67,7 +69,13 @@ def test_only_a_group_that_tells_something(text: str, group: str) -> None:
 
 
 def test_listening_sockets_of_both_kinds() -> None:
-    table = HEAD + row("0100007F:1F40", 11) + row("00000000:1F90", 12) + row("0100007F:1F40", 13, state="01") + "garbage 0A \n"
+    table = (
+        HEAD
+        + row("0100007F:1F40", 11)
+        + row("00000000:1F90", 12)
+        + row("0100007F:1F40", 13, state="01")
+        + "garbage 0A \n"
+    )
     assert parse_listening(table.encode()) == {("127.0.0.1", 8000): 11, ("0.0.0.0", 8080): 12}
     six = HEAD + row("00000000000000000000000001000000:1F40", 14) + row("0000000000000000FFFF00000100007F:1F41", 15)
     assert parse_listening(six.encode()) == {("::1", 8000): 14, ("127.0.0.1", 8001): 15}
@@ -102,7 +110,8 @@ def test_a_restart_on_the_same_port_and_even_with_the_same_pid_is_noticed(tmp_pa
     (tmp_path / "20/fd/4").symlink_to("socket:[12]")
     (tmp_path / "20/stat").write_text((tmp_path / "20/stat").read_text().replace(" 500 ", " 900 "))
     second = listeners.process("127.0.0.1", 8000, 1)
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert (first.pid, first.start_ticks, second.pid, second.start_ticks) == (20, 500, 20, 900)
 
 

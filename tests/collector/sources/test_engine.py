@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support.fake_engine import FakeEngine
 from support.llama_server import llama_server
 from wattmill_collector.placement import Board
+from wattmill_collector.placement.process import Processes
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.engine import EngineSource, parse_about
 from wattmill_collector.wire import AbsenceReading, EngineReading, Reading, decode_reading, encode_reading
@@ -63,7 +69,7 @@ def free_port() -> int:
 
 
 def test_one_engine(source: Make, engine: FakeEngine) -> None:
-    engine.add(input=120, cached=20, output=64, finished=2)
+    engine.add(input_=120, cached=20, output=64, finished=2)
     settings = EngineSettings(engine.url, workload="chat", team="search")
     reading = only(source(settings).read(START_US))
     assert (reading.target, reading.series, reading.engine_kind) == (engine.url, "model_name=demo,engine=0", "vllm")
@@ -90,7 +96,7 @@ def test_the_epoch_survives_the_agent_and_not_the_engine(source: Make, engine: F
 
 
 def test_totals_are_exact_through_restarts(source: Make, engine: FakeEngine) -> None:
-    """What the service does with it: the difference in an epoch, all of the counter in a new one whose start is known."""
+    """As the service counts: the difference within an epoch, all of the counter in a new one whose start is known."""
     one = source(engine.url)
     seen: dict[int, int] = {}
     truth = 0
@@ -173,7 +179,8 @@ def test_the_beginning_of_an_absence_is_told(source: Make) -> None:
     one = source(f"http://127.0.0.1:{free_port()}/metrics")
     (first,) = one.read(START_US)
     (later,) = one.read(START_US + 59 * SECOND_US)
-    assert isinstance(first, AbsenceReading) and isinstance(later, AbsenceReading)
+    assert isinstance(first, AbsenceReading)
+    assert isinstance(later, AbsenceReading)
     assert (first.start_us, later.start_us) == (None, START_US)
 
 
@@ -191,7 +198,8 @@ def test_one_hanging_engine_does_not_hold_up_the_others(source: Make) -> None:
 def test_a_value_that_is_no_count_is_absent_with_a_reason(source: Make, engine: FakeEngine) -> None:
     engine.body = b"vllm:generation_tokens_total NaN\nvllm:prompt_tokens_total 4\n"
     reading, absence = source(engine.url).read(START_US)
-    assert isinstance(reading, EngineReading) and isinstance(absence, AbsenceReading)
+    assert isinstance(reading, EngineReading)
+    assert isinstance(absence, AbsenceReading)
     assert (reading.input_tokens, reading.output_tokens) == (4, None)
     assert (absence.reason, absence.detail) == ("not_a_number", "output_tokens of the engine can't be used")
 
@@ -199,20 +207,39 @@ def test_a_value_that_is_no_count_is_absent_with_a_reason(source: Make, engine: 
 def test_an_engine_without_token_counters_says_so(source: Make, engine: FakeEngine) -> None:
     engine.body = b"vllm:num_requests_running 1\n"
     reading, absence = source(engine.url).read(START_US)
-    assert isinstance(reading, EngineReading) and isinstance(absence, AbsenceReading)
+    assert isinstance(reading, EngineReading)
+    assert isinstance(absence, AbsenceReading)
     assert (reading.output_tokens, reading.requests_running, absence.reason) == (None, 1, "no_token_counters")
 
 
 @pytest.mark.parametrize(
     "host",
-    ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "224.0.0.1", "100.100.100.200"],
+    [
+        "169.254.169.254",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "224.0.0.1",
+        "100.100.100.200",
+    ],
 )
 def test_metadata_and_multicast_addresses_are_refused(source: Make, host: str) -> None:
     target = f"http://{host}/metrics"
     assert absences(source(target).read(START_US)) == [(target, "address_denied")]
 
 
-@pytest.mark.parametrize("target", ["ftp://a/metrics", "http:///metrics", "127.0.0.1:8000", "http://u:p@a/metrics", "http://a b/"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "ftp://a/metrics",
+        "http:///metrics",
+        "127.0.0.1:8000",
+        "http://u:p@a/metrics",
+        "http://a b/",
+        "http://a/" + "x" * 600,
+    ],
+)
 def test_a_target_that_can_not_be_one_is_refused_at_start(source: Make, target: str) -> None:
     with pytest.raises(ValueError, match="target"):
         source(target)
@@ -241,10 +268,10 @@ def test_connections_are_kept(source: Make, engine: FakeEngine) -> None:
 def test_each_dialect(source: Make, dialect: str) -> None:
     with FakeEngine(dialect, model="demo") as engine:
         one = source(engine.url)
-        engine.add(input=1000, cached=300, output=50)
+        engine.add(input_=1000, cached=300, output=50)
         first = only(one.read(START_US))
         engine.restart()
-        engine.add(input=10, cached=3, output=5)
+        engine.add(input_=10, cached=3, output=5)
         second = only(one.read(START_US + SECOND_US))
     assert (first.engine_kind, first.model) == (dialect, "demo")
     assert (first.input_tokens, first.output_tokens) == (1000, 50)
@@ -256,7 +283,7 @@ def test_each_dialect(source: Make, dialect: str) -> None:
 
 def test_ranks_of_one_engine_give_a_reading_each(source: Make) -> None:
     with FakeEngine("sglang", ranks=3) as engine:
-        engine.add(input=10, output=4)
+        engine.add(input_=10, output=4)
         readings = engines(source(engine.url).read(START_US))
     assert [r.series for r in readings] == [f"model_name=demo,dp_rank={rank}" for rank in range(3)]
     assert {r.output_tokens for r in readings} == {4}
@@ -264,9 +291,11 @@ def test_ranks_of_one_engine_give_a_reading_each(source: Make) -> None:
 
 def test_the_start_of_a_local_process_dates_an_engine_that_does_not(source: Make) -> None:
     with FakeEngine("sglang") as engine:
-        engine.add(input=10, output=4)
+        engine.add(input_=10, output=4)
         reading = only(source(engine.url).read(START_US))
-    btime = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    btime = next(
+        int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+    )
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     assert reading.epoch_start_us is not None
     assert abs(reading.epoch_start_us / 1e6 - (btime + ticks / 100)) < 1.5
@@ -290,18 +319,47 @@ def test_a_start_printed_with_six_digits_is_no_evidence(source: Make, engine: Fa
     assert reading.epoch != 0  # the local process stands in
 
 
+def test_a_real_process_that_does_not_date_itself_is_killed_and_started_again(source: Make, tmp_path: Path) -> None:
+    state, port = tmp_path / "state.json", free_port()
+    script = Path(__file__).parents[2] / "support/fake_engine.py"
+    one = source(f"http://127.0.0.1:{port}/metrics")
+    found = []
+    for tick, output in enumerate((70, 50, 60)):  # the counter of a new process may already be above the old one's
+        state.write_text(json.dumps({"input": 100, "output": output}))
+        command = [sys.executable, str(script), "--port", str(port), "--dialect", "sglang", "--state", str(state)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            readings = [only(one.read(START_US + (2 * tick + again) * SECOND_US)) for again in (0, 1)]
+            process.kill()
+        assert readings[0].epoch == readings[1].epoch
+        found.append(readings[0])
+    assert [r.output_tokens for r in found] == [70, 50, 60]
+    assert len({r.epoch for r in found}) == 3
+    starts = [r.epoch_start_us or 0 for r in found]
+    assert starts == sorted(set(starts))
+    assert abs(starts[-1] / 1e6 - time.time()) < 30
+
+
+def test_counters_of_a_process_that_is_no_longer_the_one_that_listens_are_not_dated_by_it(source: Make) -> None:
+    """The page came from a process that ended right after; the listener found by then began after the request."""
+    late = Processes(boot_us=lambda: (time.time_ns() + 10**12) // 1000)
+    with FakeEngine("sglang") as engine:
+        engine.add(output=5)
+        assert absences(source(engine.url, processes=late).read(START_US)) == [(engine.url, "restarting")]
+
+
 def test_configured_accelerators(source: Make, engine: FakeEngine) -> None:
     boards = (Board("GPU-a", 0), Board("GPU-b", 1))
     settings = EngineSettings(engine.url, accelerators=("1", "GPU-a", "7"))
     reading, absence = source(settings, boards=lambda: boards).read(START_US)
-    assert isinstance(reading, EngineReading) and isinstance(absence, AbsenceReading)
+    assert isinstance(reading, EngineReading)
+    assert isinstance(absence, AbsenceReading)
     assert (reading.accelerators, reading.method) == (("GPU-b", "GPU-a"), "configured")
     assert absence.reason == "accelerator_not_found"
 
 
 def test_an_engine_is_discovered_by_the_boards_its_process_holds(source: Make, engine: FakeEngine) -> None:
-    import os
-
     boards = (Board("GPU-a", 0, (os.getpid(),)), Board("GPU-b", 1, ()))
     one = source(discover=True, boards=lambda: boards)
     assert one.read(START_US) == []
@@ -311,8 +369,6 @@ def test_an_engine_is_discovered_by_the_boards_its_process_holds(source: Make, e
 
 
 def test_a_port_that_is_no_engine_is_not_reported(source: Make) -> None:
-    import os
-
     with FakeEngine("vllm") as web:
         web.mode = "html"
         one = source(discover=True, boards=lambda: (Board("GPU-a", 0, (os.getpid(),)),))
@@ -336,7 +392,7 @@ def test_eight_engines_cost_little(source: Make) -> None:
         costs = []
         for tick in range(12):
             for fake in fakes:
-                fake.add(input=1000, output=100)
+                fake.add(input_=1000, output=100)
             began = time.thread_time_ns()
             readings = one.read(START_US + tick * SECOND_US)
             costs.append(time.thread_time_ns() - began)
@@ -355,9 +411,10 @@ def test_the_real_llama_server_is_read_to_the_token(source: Make) -> None:
         said = server.complete("hello mill", 16)
         again = server.complete("hello mill", 24)
         second = only(one.read(START_US + SECOND_US))
+        assert again["timings"]["cache_n"] > 0
         assert second.output_tokens == said["tokens_predicted"] + again["tokens_predicted"] == 40
         assert second.input_tokens == said["tokens_evaluated"] + again["tokens_evaluated"]
-        assert second.cached_input_tokens == again["tokens_cached"] - 24 - (again["timings"]["prompt_n"] - 1)
+        assert second.cached_input_tokens == again["timings"]["cache_n"]
         assert second.epoch == first.epoch
         assert second.epoch_start_us is not None
         server.stop()

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from wattmill_collector.sources import engine_tables
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError
 from wattmill_collector.sources.engine_tables import COUNTER_FIELDS, ENGINE_KINDS, FIELDS, EngineKind, named, recognise
@@ -45,7 +46,8 @@ def golden(name: str) -> list[EngineValues]:
         ),
         (
             "sglang_realtime", "sglang", "model_name=m", "m", "step",
-            {INPUT: 1000, CACHED: 300, COMPUTED: 700, OUTPUT: 250, FINISHED: 9, PREEMPTED: 1, RUNNING: 4, WAITING: 2, KV: 0.75},
+            {INPUT: 1000, CACHED: 300, COMPUTED: 700, OUTPUT: 250, FINISHED: 9, PREEMPTED: 1, RUNNING: 4, WAITING: 2,
+             KV: 0.75},
         ),
         (
             "sglang_old", "sglang", "model_name=m", "m", "end",
@@ -53,7 +55,10 @@ def golden(name: str) -> list[EngineValues]:
         ),
         ("tgi", "tgi", "", "", "end", {INPUT: 4321, OUTPUT: 555, FINISHED: 10, RUNNING: 3, WAITING: 2}),
         ("tei", "tei", "", "", "step", {INPUT: 8800, FINISHED: 40, WAITING: 6}),
-        ("llamacpp", "llamacpp", "", "", "end", {INPUT: 13, CACHED: 0, COMPUTED: 13, OUTPUT: 16, RUNNING: 0, WAITING: 0}),
+        (
+            "llamacpp", "llamacpp", "", "", "end",
+            {INPUT: 13, CACHED: 0, COMPUTED: 13, OUTPUT: 16, RUNNING: 0, WAITING: 0},
+        ),
         (
             "llamacpp_old", "llamacpp", "", "", "end",
             {COMPUTED: 1_234_570, OUTPUT: 567_890, RUNNING: 1, WAITING: 0, KV: 0.5},
@@ -114,7 +119,8 @@ def test_attention_ranks_report_under_different_tensor_ranks_and_what_knows_no_r
     assert (first.series, second.series) == ("model_name=m,dp_rank=0", "model_name=m,dp_rank=1")
     assert (first.values[COMPUTED], second.values[COMPUTED]) == (70, 71)
     assert (first.values[RUNNING], second.values[RUNNING]) == (4, 5)
-    assert FINISHED not in first.values and FINISHED not in second.values
+    assert FINISHED not in first.values
+    assert FINISHED not in second.values
 
 
 def test_a_part_that_sglang_has_not_shown_yet_has_counted_nothing() -> None:
@@ -178,7 +184,9 @@ def test_a_count_that_is_none_is_absent_with_a_reason(printed: str, reason: str)
     assert engine.faults == ((OUTPUT, reason),)
 
 
-@pytest.mark.parametrize(("printed", "ratio"), [("0.5", 0.5), ("1.0000001", 1.0), ("37", None), ("-nan", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("printed", "ratio"), [("0.5", 0.5), ("1.0000001", 1.0), ("37", None), ("-nan", None), ("-1", None)]
+)
 def test_a_cache_is_filled_between_nothing_and_all(printed: str, ratio: float | None) -> None:
     (engine,) = engines(f"vllm:kv_cache_usage_perc {printed}\n".encode())
     assert engine.values[KV] == ratio
@@ -191,7 +199,9 @@ def test_integers_are_exact_beyond_what_a_double_holds() -> None:
 
 def test_two_processes_on_one_page_speak_for_no_counter() -> None:
     page = EnginePage(named("vllm"))
-    page.scan(b'process_start_time_seconds{pid="1"} 1764030173\nprocess_start_time_seconds{pid="2"} 1764030174\nvllm:x 1\n')
+    page.scan(
+        b'process_start_time_seconds{pid="1"} 1764030173\nprocess_start_time_seconds{pid="2"} 1764030174\nvllm:x 1\n'
+    )
     assert page.process_start == b""
 
 
@@ -233,13 +243,14 @@ def test_the_table_is_sound(kind: EngineKind) -> None:
         assert set(table) <= set(FIELDS) <= fields
         for field, ways in table.items():
             names = [t.name for way in ways for t in way.terms]
-            assert names and not [n for n in names if n.endswith(("_created", "_bucket", "_by_reason", "_seconds"))]
+            assert names
+            assert not [n for n in names if n.endswith(("_created", "_bucket", "_by_reason", "_seconds"))]
             assert field in COUNTER_FIELDS or not [n for n in names if n.endswith("_total")]
     assert recognise("".join(f"\n{m}x 1" for m in kind.markers).encode()) is not None
     assert re.fullmatch("[a-z_]+", kind.name)
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="use auto or one of .*llamacpp.*vllm"):
+    with pytest.raises(ValueError, match=r"use auto or one of .*llamacpp.*vllm"):
         named("vlm")
     assert named("sglang") == (engine_tables.SGLANG, engine_tables.SGLANG_GATEWAY)

@@ -1,0 +1,321 @@
+"""Boards: exact energy of each interval, what it was for, and their minutes. Here the ledger is made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattmill_analytics import attribution, buckets, increments
+from wattmill_api.accounting.engines import EngineIntervals
+from wattmill_api.accounting.gauges import known, mean, ppm, whole_mean
+from wattmill_api.accounting.status import COUNTED, COVERED
+from wattmill_api.accounting.windows import MINUTE_US, Window, gap_us, minute_of_sample, nodes_of
+from wattmill_api.store.rollup import Fleet, Int64, MinuteTable, Samples
+
+ANY_BOARD_MW = 4_500_000  # above any module sold; where the board's own limit is unknown
+EMPTY_BELOW_BYTES = 2 * 1024**3  # a driver keeps up to about 1 GiB on an empty board
+LEDGER_TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BoardIntervals:
+    """One entry per board sample: the interval it ends, its exact energy and how far that is trusted.
+
+    `board` int64 [n]: position of the sample's board in `samples.ids`; `node_ids` int64: the node of each board.
+    """
+
+    samples: Samples
+    increments: increments.Increments
+    board: Int64
+    node_ids: Int64
+
+    def reaches_back_to_us(self, window: Window) -> int:
+        """Where the earliest interval begins that skips readings and ends inside the window.
+
+        A counter that comes back, or moves again, is booked over all it missed, in place of the estimates made
+        meanwhile; so the minutes of those have to be written again.
+        """
+        time_us = self.samples["time_us"]
+        before = np.concatenate([time_us[:1], time_us[:-1]])
+        skips = (
+            np.isin(self.increments.status, COUNTED)
+            & (self.increments.start_us < before)
+            & (time_us > window.first_us)
+            & (time_us <= window.last_us)
+        )
+        skips[self.samples.offsets[:-1][np.diff(self.samples.offsets) > 0]] = False
+        return int(self.increments.start_us[skips].min(initial=window.first_us))
+
+
+def board_intervals(boards: Samples, fleet: Fleet) -> BoardIntervals:
+    """Exact energy of every interval between two trusted readings of a board."""
+    node_of = nodes_of(fleet, "accelerator")
+    node_ids = np.array([node_of[id_] for id_ in boards.ids.tolist()], np.int64)
+    limits = dict(zip(fleet.accelerator_ids.tolist(), fleet.accelerator_limit_mw.tolist(), strict=True))
+    highest = np.array([limits[id_] * 3 // 2 or ANY_BOARD_MW for id_ in boards.ids.tolist()], np.int64)
+    epoch, epoch_start = increments.infer_restarts(
+        time_us=boards["time_us"],
+        value=boards["energy_mj"],
+        epoch=boards["epoch"],
+        epoch_start_us=boards["epoch_start_us"],
+        offsets=boards.offsets,
+        group=np.unique(node_ids, return_inverse=True)[1].astype(np.int64),
+        highest_per_s=highest,
+    )
+    result = increments.energy_increments(
+        time_us=boards["time_us"],
+        energy_mj=boards["energy_mj"],
+        power_mw=boards["power_mw"],
+        epoch=epoch,
+        epoch_start_us=epoch_start,
+        offsets=boards.offsets,
+        watched_from_us=np.full(len(boards.ids), -1, np.int64),  # a board's first reading is its baseline
+        gap_us=np.array([gap_us(fleet.nodes[n].interval_us) for n in node_ids.tolist()], np.int64),
+        highest_mw=highest,
+    )
+    board = np.repeat(np.arange(len(boards.ids)), np.diff(boards.offsets))
+    return BoardIntervals(boards, result, board, node_ids)
+
+
+def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, window: Window) -> list[MinuteTable]:
+    """The ledger's rows of a window, and the meter's: what each board drew in each minute, before it was given away."""
+    boards, result, board, node_ids = intervals.samples, intervals.increments, intervals.board, intervals.node_ids
+    counted = np.flatnonzero(
+        np.isin(result.status, COUNTED)
+        & (boards["time_us"] > window.first_us)
+        & (result.start_us < window.last_us)
+        & (result.start_us < boards["time_us"])
+    )
+    parts = buckets.spread(
+        start_us=result.start_us[counted], end_us=boards["time_us"][counted], amount=result.delta[counted]
+    )
+    inside = (parts.bucket_us >= window.first_us) & (parts.bucket_us < window.last_us)
+    source = counted[parts.source[inside]]  # the sample that ends the interval of each part
+    minute, energy = parts.bucket_us[inside], parts.amount[inside]
+    part_start = np.maximum(result.start_us[source], minute)
+    part_end = np.minimum(boards["time_us"][source], minute + MINUTE_US)
+    estimated = np.where(result.status[source] == increments.ESTIMATED, energy, 0)
+    is_covered = np.isin(result.status[source], COVERED)
+    held = _holdings(engines, boards.ids, fleet)
+    pieces = attribution.attribute(
+        offsets=np.searchsorted(board[source], np.arange(len(boards.ids) + 1)).astype(np.int64),
+        start_us=part_start,
+        end_us=part_end,
+        energy_mj=energy,
+        occupancy=_occupancy(boards)[source],
+        held_offsets=held.offsets,
+        held_start_us=held.start_us,
+        held_end_us=held.end_us,
+        held_active=held.active,
+        held_weight=held.weight,
+    )
+    part = pieces.interval
+    placement = np.where(pieces.holder >= 0, held.placement_id[pieces.holder], 0) if held.placement_id.size else 0
+    zeros = np.zeros(len(part), np.int64)
+    energy_keys = (
+        minute[part],
+        node_ids[board[source[part]]],
+        boards.ids[board[source[part]]],
+        zeros + placement,
+        pieces.account.astype(np.int64),
+    )
+    energy_values = np.stack(
+        [
+            pieces.energy_mj,
+            np.where(estimated[part] > 0, pieces.energy_mj, 0),
+            *(zeros for _ in range(2 * len(LEDGER_TOKENS))),
+            np.where(is_covered[part], pieces.time_us, 0),
+            pieces.time_us,
+        ],
+        axis=1,
+    )
+    token_keys, token_values = _token_rows(engines, fleet, window)
+    keys, sums = buckets.sum_by_key(
+        np.concatenate([np.stack(energy_keys, axis=1), token_keys]), np.concatenate([energy_values, token_values])
+    )
+    known = [np.where(sums[:, 3 + 2 * i] > 0, sums[:, 2 + 2 * i], -1) for i in range(len(LEDGER_TOKENS))]
+    ledger = MinuteTable(
+        "ledger_minute",
+        ("int8", "int4", "int4", "int4", "int2", "int8", "int8", "int8", "int8", "int8", "int8", "int8", "int4"),
+        [*(keys[:, i] for i in range(5)), sums[:, 0], sums[:, 1], *known, sums[:, -2], sums[:, -1]],
+    )
+    meter = accelerator_minutes(
+        boards,
+        result,
+        board,
+        node_ids,
+        (source, minute, energy, estimated, np.where(is_covered, part_end - part_start, 0)),
+        window,
+    )
+    return [ledger, meter]
+
+
+def _occupancy(boards: Samples) -> NDArray[np.uint8]:
+    """Whether something lives on the board, from processes and memory: a process list may be blind, memory is not."""
+    processes, memory = boards["process_count"], boards["memory_used_bytes"]
+    occupied = (processes > 0) | (memory >= EMPTY_BELOW_BYTES)
+    empty = ~occupied & (memory >= 0)
+    return np.where(
+        occupied, attribution.OCCUPIED, np.where(empty, attribution.EMPTY, attribution.UNKNOWN_OCCUPANCY)
+    ).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holdings:
+    """Engine intervals projected on boards: CSR over boards, sorted by end."""
+
+    offsets: Int64
+    start_us: Int64
+    end_us: Int64
+    active: NDArray[np.uint8]
+    weight: Int64
+    placement_id: Int64
+
+
+def _holdings(engines: EngineIntervals, board_ids: Int64, fleet: Fleet) -> Holdings:
+    samples = engines.samples
+    ends = np.flatnonzero(engines.start_us >= 0)
+    index = {id_: i for i, id_ in enumerate(board_ids.tolist())}
+    placements = samples["placement_id"][ends]
+    on_boards = {
+        placement_id: [index[id_] for id_ in fleet.placement_accelerators.get(placement_id, ()) if id_ in index]
+        for placement_id in np.unique(placements).tolist()
+    }
+    counts = np.array([len(on_boards[p]) for p in placements.tolist()], np.int64)
+    rows = np.repeat(ends, counts)
+    board = np.array([b for p in placements.tolist() for b in on_boards[p]], np.int64)
+    order = (
+        np.lexsort((samples["placement_id"][rows], samples["time_us"][rows], board))
+        if len(rows)
+        else np.zeros(0, np.int64)
+    )
+    rows, board = rows[order], board[order]
+    moved = engines.moved
+    uncached = np.where(
+        moved["computed_input_tokens"] >= 0,
+        moved["computed_input_tokens"],
+        np.maximum(moved["input_tokens"], 0) - np.maximum(moved["cached_input_tokens"], 0),
+    )
+    weight = np.maximum(uncached, 0) + np.maximum(moved["output_tokens"], 0)
+    return Holdings(
+        offsets=np.searchsorted(board, np.arange(len(board_ids) + 1)).astype(np.int64),
+        start_us=engines.start_us[rows],
+        end_us=samples["time_us"][rows],
+        active=engines.active[rows].astype(np.uint8),
+        weight=weight[rows],
+        placement_id=samples["placement_id"][rows],
+    )
+
+
+def _token_rows(engines: EngineIntervals, fleet: Fleet, window: Window) -> tuple[Int64, Int64]:
+    """Tokens by (minute, node, board, placement, account), divided over the boards of the placement in whole tokens."""
+    samples = engines.samples
+    node_of = nodes_of(fleet, "engine")
+    node_ids = np.repeat(np.array([node_of[id_] for id_ in samples.ids.tolist()], np.int64), np.diff(samples.offsets))
+    keys, values = [np.zeros((0, 5), np.int64)], [np.zeros((0, 4 + 2 * len(LEDGER_TOKENS)), np.int64)]
+    for column, name in enumerate(LEDGER_TOKENS):
+        rows = np.flatnonzero(
+            (engines.start_us >= 0)
+            & (engines.moved[name] >= 0)
+            & (samples["time_us"] > window.first_us)
+            & (engines.start_us < window.last_us)
+        )
+        parts = buckets.spread(
+            start_us=engines.start_us[rows], end_us=samples["time_us"][rows], amount=engines.moved[name][rows]
+        )
+        inside = (parts.bucket_us >= window.first_us) & (parts.bucket_us < window.last_us)
+        source, amount = rows[parts.source[inside]], parts.amount[inside]
+        boards = [fleet.placement_accelerators.get(p, ()) or (0,) for p in samples["placement_id"][source].tolist()]
+        counts = np.array([len(b) for b in boards], np.int64)
+        _, shares = attribution.divide(amount, counts)
+        each = np.repeat(np.arange(len(source)), counts)
+        account = np.where(engines.active[source], attribution.SERVING, attribution.IDLE_LOADED)
+        keys.append(
+            np.stack(
+                [
+                    parts.bucket_us[inside][each],
+                    node_ids[source][each],
+                    np.array([id_ for b in boards for id_ in b], np.int64),
+                    samples["placement_id"][source][each],
+                    account.astype(np.int64)[each],
+                ],
+                axis=1,
+            )
+        )
+        table = np.zeros((len(each), 4 + 2 * len(LEDGER_TOKENS)), np.int64)
+        table[:, 2 + 2 * column], table[:, 3 + 2 * column] = shares, 1
+        values.append(table)
+    return np.concatenate(keys), np.concatenate(values)
+
+
+def accelerator_minutes(
+    boards: Samples,
+    result: increments.Increments,
+    board: NDArray[np.int64],
+    node_ids: Int64,
+    parts: tuple[Int64, Int64, Int64, Int64, Int64],
+    window: Window,
+) -> MinuteTable:
+    source, minute, energy, estimated, covered = parts
+    rows = np.flatnonzero((boards["time_us"] > window.first_us) & (boards["time_us"] <= window.last_us))
+    gauges = [
+        *known(boards["power_mw"][rows]),
+        *known(boards["process_count"][rows]),
+        *known(boards["memory_used_bytes"][rows]),
+        *known(boards["sm_clock_mhz"][rows]),
+        *known(ppm(boards.ratios["utilisation_ratio"][rows])),
+        *known(boards["temperature_celsius"][rows], low=-900),
+    ]
+    zeros = np.zeros(len(rows), np.int64)
+    anomalies = (result.status[rows] == increments.ANOMALY).astype(np.int64)
+    gauge_values = np.stack([zeros, zeros, zeros, anomalies, *gauges], axis=1)
+    part_zeros = np.zeros(len(source), np.int64)
+    part_values = np.stack([energy, estimated, covered, *(part_zeros for _ in range(1 + len(gauges)))], axis=1)
+    keys, sums = buckets.sum_by_key(
+        np.concatenate(
+            [
+                np.stack([minute, board[source]], axis=1),
+                np.stack([minute_of_sample(boards["time_us"][rows]), board[rows]], axis=1),
+            ]
+        ),
+        np.concatenate([part_values, gauge_values]),
+    )
+    codes = keys[:, 0] // MINUTE_US * len(boards.ids) + keys[:, 1]
+    order = np.argsort(codes)
+    row_codes = minute_of_sample(boards["time_us"][rows]) // MINUTE_US * len(boards.ids) + board[rows]
+    reasons = np.zeros(len(keys), np.int64)
+    np.bitwise_or.at(
+        reasons, order[np.searchsorted(codes, row_codes, sorter=order)], boards["clock_event_reasons"][rows]
+    )
+    return MinuteTable(
+        "accelerator_minute",
+        (
+            "int8",
+            "int4",
+            "int4",
+            "int8",
+            "int8",
+            "int8",
+            "int4",
+            "int4",
+            "int4",
+            "int8",
+            "int8",
+            "int4",
+            "float4",
+            "float4",
+        ),
+        [
+            *(keys[:, 0], boards.ids[keys[:, 1]], node_ids[keys[:, 1]]),
+            *(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3]),
+            *(
+                whole_mean(sums[:, 4], sums[:, 5]),
+                whole_mean(sums[:, 6], sums[:, 7]),
+                whole_mean(sums[:, 8], sums[:, 9]),
+            ),
+            *(reasons, whole_mean(sums[:, 10], sums[:, 11])),
+            *(mean(sums[:, 12], sums[:, 13], 1e6), mean(sums[:, 14], sums[:, 15])),
+        ],
+    )

@@ -1,0 +1,195 @@
+"""Engines: what their counters moved in each interval, whether they worked, and their minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattmill_analytics import buckets, increments
+from wattmill_api.accounting.gauges import mean, ppm
+from wattmill_api.accounting.status import COUNTED, COVERED
+from wattmill_api.accounting.windows import HOUR_US, Window, gap_us, minute_of_sample, nodes_of
+from wattmill_api.store import rollup
+from wattmill_api.store.database import Connection
+from wattmill_api.store.rollup import Fleet, Int64, MinuteTable, Samples
+
+TOKENS_PER_S = 10_000_000  # above any engine; a larger jump is a sentinel, not tokens
+TOKEN_COUNTERS = ("input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens")
+ENGINE_COUNTERS = (*TOKEN_COUNTERS, "requests_finished", "preemptions")
+
+
+def with_late_counters(connection: Connection, samples: Samples) -> Samples:
+    """Give a counter that an engine shows for the first time the 0 it stood at in the sample before.
+
+    TGI and SGLang print a token counter only once it has counted. The page without it was read and understood, in the
+    same process: so it stood at 0, and its first value is all its own. A counter that was known before and went
+    missing is left alone.
+    """
+    late: list[tuple[int, int, str]] = []  # engine, its last sample without the counter, counter
+    for i, id_ in enumerate(samples.ids.tolist()):
+        first, end = int(samples.offsets[i]), int(samples.offsets[i + 1])
+        for name in ENGINE_COUNTERS:
+            shown = np.flatnonzero(samples[name][first:end] >= 0)
+            if shown.size and shown[0] > 0:
+                row = first + int(shown[0]) - 1
+                if samples["epoch"][row] == samples["epoch"][row + 1]:
+                    late.append((id_, row, name))
+    if not late:
+        return samples
+    first_us = int(samples["time_us"].min())
+    ids = sorted({id_ for id_, _, _ in late})
+    known = rollup.engines_counted_before(connection, ids, first_us, first_us - 24 * HOUR_US)
+    columns = dict(samples.integers)
+    for id_, row, name in late:
+        if not known.get(id_, (False,) * len(ENGINE_COUNTERS))[ENGINE_COUNTERS.index(name)]:
+            columns[name] = columns[name].copy()
+            columns[name][row] = 0
+    return dataclasses.replace(samples, integers=columns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EngineIntervals:
+    """One entry per engine sample: the interval it ends, what moved in it, and whether the engine worked.
+
+    `start_us` is -1 where the sample ends no interval. `moved[c]` int64: exact increment of counter c, -1 unknown.
+    """
+
+    samples: Samples
+    start_us: Int64
+    moved: dict[str, Int64]
+    anomalies: Int64
+    active: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+
+
+def engine_intervals(samples: Samples, fleet: Fleet) -> EngineIntervals:
+    n, counters = samples.count, ENGINE_COUNTERS
+    node_of = nodes_of(fleet, "engine")
+    nodes = [fleet.nodes[node_of[id_]] for id_ in samples.ids.tolist()]
+    first_seen = dict(zip(fleet.engine_ids.tolist(), fleet.engine_first_seen_us.tolist(), strict=True))
+    series = len(samples.ids)
+    time_us = samples["time_us"]
+    # A sample that is not the engine's first ever is only a baseline: what came before it was counted before.
+    watched = np.array(
+        [
+            node.first_seen_us if time_us[samples.offsets[i]] <= first_seen[id_] else -1
+            for i, (id_, node) in enumerate(zip(samples.ids.tolist(), nodes, strict=True))
+        ],
+        np.int64,
+    )
+    gap = np.array([gap_us(node.interval_us) for node in nodes], np.int64)
+    stacked = len(counters)
+    offsets = np.concatenate(
+        [samples.offsets[:-1] + c * n for c in range(stacked)] + [np.array([stacked * n], np.int64)]
+    )
+    times = np.tile(time_us, stacked)
+    values = np.concatenate([samples[name] for name in counters])
+    limit = np.full(series * stacked, TOKENS_PER_S, np.int64)
+    epoch, epoch_start = increments.infer_restarts(
+        time_us=times,
+        value=values,
+        epoch=np.tile(samples["epoch"], stacked),
+        epoch_start_us=np.tile(samples["epoch_start_us"], stacked),
+        offsets=offsets,
+        group=np.tile(np.arange(series), stacked),
+        highest_per_s=limit,
+    )
+    result = increments.increments(
+        time_us=times,
+        value=values,
+        epoch=epoch,
+        epoch_start_us=epoch_start,
+        offsets=offsets,
+        watched_from_us=np.tile(watched, stacked),
+        gap_us=np.tile(gap, stacked),
+        wrap_at=np.zeros(series * stacked, np.int64),
+        highest_per_s=limit,
+    )
+    status = result.status.reshape(stacked, n)
+    counted = np.isin(status, COUNTED)
+    delta = np.where(counted, result.delta.reshape(stacked, n), np.where(values.reshape(stacked, n) < 0, -1, 0))
+    moved = {name: delta[c] for c, name in enumerate(counters)}
+    # A counter that began from zero moved while its process lived, not while nothing ran.
+    began = np.where(np.isin(status, (increments.RESTART, increments.GAP_RESTART)), epoch_start.reshape(stacked, n), -1)
+    starts = np.where(counted, np.maximum(result.start_us.reshape(stacked, n), began), -1)
+    start_us = starts.max(axis=0) if n else np.zeros(0, np.int64)
+    start_us = np.where(start_us < time_us, start_us, -1)
+    running = samples["requests_running"]
+    ran_before = np.zeros(n, bool)
+    ran_before[1:] = (running[:-1] > 0) & (samples["epoch"][1:] == samples["epoch"][:-1])
+    ran_before[samples.offsets[:-1]] = False
+    active = (running > 0) | ran_before
+    for name in TOKEN_COUNTERS:
+        active |= moved[name] > 0
+    return EngineIntervals(
+        samples=samples,
+        start_us=start_us,
+        moved=moved,
+        anomalies=(status == increments.ANOMALY).any(axis=0).astype(np.int64) if n else np.zeros(0, np.int64),
+        active=active,
+        covered=np.asarray(np.isin(status, COVERED).any(axis=0), bool),
+    )
+
+
+def engine_minutes(engines: EngineIntervals, fleet: Fleet, window: Window) -> MinuteTable:
+    samples = engines.samples
+    engine = np.repeat(np.arange(len(samples.ids)), np.diff(samples.offsets))
+    node_of = nodes_of(fleet, "engine")
+    width = 2 * len(ENGINE_COUNTERS) + 2 + 6
+    keys, values = [np.zeros((0, 3), np.int64)], [np.zeros((0, width), np.int64)]
+    for column, name in enumerate((*ENGINE_COUNTERS, "")):
+        moved = engines.moved[name] if name else np.zeros(samples.count, np.int64)
+        rows = np.flatnonzero(
+            (engines.start_us >= 0)
+            & (moved >= 0)
+            & (samples["time_us"] > window.first_us)
+            & (engines.start_us < window.last_us)
+        )
+        parts = buckets.spread(start_us=engines.start_us[rows], end_us=samples["time_us"][rows], amount=moved[rows])
+        inside = (parts.bucket_us >= window.first_us) & (parts.bucket_us < window.last_us)
+        source = rows[parts.source[inside]]
+        table = np.zeros((len(source), width), np.int64)
+        if name:
+            table[:, 2 * column], table[:, 2 * column + 1] = parts.amount[inside], 1
+        else:
+            table[:, 2 * column] = np.where(engines.covered[source], parts.duration_us[inside], 0)
+        keys.append(np.stack([parts.bucket_us[inside], engine[source], samples["placement_id"][source]], axis=1))
+        values.append(table)
+    rows = np.flatnonzero((samples["time_us"] > window.first_us) & (samples["time_us"] <= window.last_us))
+    table = np.zeros((len(rows), width), np.int64)
+    table[:, 2 * len(ENGINE_COUNTERS) + 1] = engines.anomalies[rows]
+    gauges = (samples["requests_running"], samples["requests_waiting"], ppm(samples.ratios["kv_cache_usage_ratio"]))
+    for i, gauge in enumerate(gauges):
+        at = 2 * len(ENGINE_COUNTERS) + 2 + 2 * i
+        table[:, at], table[:, at + 1] = np.where(gauge[rows] >= 0, gauge[rows], 0), gauge[rows] >= 0
+    minute = minute_of_sample(samples["time_us"][rows])
+    keys.append(np.stack([minute, engine[rows], samples["placement_id"][rows]], axis=1))
+    values.append(table)
+    key, sums = buckets.sum_by_key(np.concatenate(keys), np.concatenate(values))
+    at = 2 * len(ENGINE_COUNTERS)
+    return MinuteTable(
+        "engine_minute",
+        (
+            "int8",
+            "int4",
+            "int4",
+            "int4",
+            *("int8",) * len(ENGINE_COUNTERS),
+            "int8",
+            "int4",
+            "float4",
+            "float4",
+            "float4",
+        ),
+        [
+            *(key[:, 0], samples.ids[key[:, 1]]),
+            np.array([node_of[id_] for id_ in samples.ids[key[:, 1]].tolist()], np.int64),
+            key[:, 2],
+            *(np.where(sums[:, 2 * c + 1] > 0, sums[:, 2 * c], -1) for c in range(len(ENGINE_COUNTERS))),
+            *(sums[:, at], sums[:, at + 1]),
+            *(mean(sums[:, at + 2], sums[:, at + 3]), mean(sums[:, at + 4], sums[:, at + 5])),
+            mean(sums[:, at + 6], sums[:, at + 7], 1e6),
+        ],
+    )

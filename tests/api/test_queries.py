@@ -1,0 +1,66 @@
+"""Every named statement of the answers plans against the real schema, is used, and binds time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import re
+from collections import defaultdict
+from types import ModuleType
+from typing import Any, LiteralString
+
+import pytest
+from psycopg import sql
+
+from support.ledger import Books
+from wattmill_api.store import findings, keys, prices, query, statements
+
+FILES: dict[str, ModuleType] = {"query": query, "prices": prices, "finding": findings, "keys": keys}
+NOW = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("start", "end", "until", "hour_start", "hour_end", "valid_from"), NOW),
+    **{name: ["x"] for name in ("by", "node", "site", "workload", "model", "team", "engine", "accelerator", "names")},
+    **{name: ["x"] for name in ("accelerator_model", "kind")},
+    **dict.fromkeys(("limit", "after", "finding_id", "price_per_kwh", "grams_per_kwh", "pue"), 1),
+    "step": dt.timedelta(hours=1),
+    "cuts": [NOW],
+    "by_account": True,
+    "sha256": b"x",
+}
+TIMELESS = {"ledger_entry", "shared_entry"}  # fragments, planned inside `energy`
+SERIES = re.compile(r"\b(ledger_minute|ledger_hour|host_minute|host_hour|accelerator_minute|engine_minute|absence)\b")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_statement_plans(books: Books, file: str) -> None:
+    for name, statement in statements(file).items():
+        if name in TIMELESS or name == "one_snapshot":
+            continue
+        fragments = statements("query")
+        entries: list[LiteralString] = (
+            [fragments[part] for part in sorted(TIMELESS)] if "{entry}" in statement else [""]
+        )
+        for entry in entries:
+            text = sql.SQL("EXPLAIN ") + sql.SQL(statement).format(entry=sql.SQL(entry))
+            parameters = defaultdict(lambda: "x", VALUES)
+            assert books.connection.execute(text, parameters).fetchall(), name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_statement_is_used_and_every_use_has_a_statement(file: str) -> None:
+    source = inspect.getsource(FILES[file])
+    named = set(statements(file))
+    used = set(re.findall(r'_SQL\["(\w+)"\]', source))
+    assert used <= named
+    made = {f"expected_{d}s" for d in ("accelerator", "engine")} | {f"{d}_islands" for d in ("accelerator", "engine")}
+    made |= {f"{d}_series" for d in ("accelerator", "engine")} | {"meter", "host_meter"} | TIMELESS
+    made |= {"sites", "nodes", "accelerators", "engines", "workloads"}
+    made |= {f"put_{kind}" for kind in ("tariff", "carbon", "pue")}
+    assert named - used <= made
+
+
+def test_every_question_about_a_series_binds_time() -> None:
+    for name, statement in statements("query").items():
+        if SERIES.search(statement):
+            assert "time >= %(start)s" in statement, name
+            assert "time < %(" in statement, name
