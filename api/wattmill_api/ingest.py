@@ -134,9 +134,18 @@ def _is_object(text: bytes) -> bool:
         return False
 
 
+def _sha256(line: bytes) -> bytes:
+    """The hash in pieces below 2 KiB: hashlib gives the interpreter lock away for larger ones, and gets it back only when
+    the other threads of a busy service let it, milliseconds later and for every line."""
+    digest = hashlib.sha256()
+    for start in range(0, len(line), 2047):
+        digest.update(line[start : start + 2047])
+    return digest.digest()
+
+
 def parse_line(line: bytes, *, now_us: int, oldest_us: int, digits: int = LIMITS.digits) -> ParsedBatch | Receipt:
     """One line: a batch with its good readings and why others were refused, or the receipt that refuses it all."""
-    sha256 = hashlib.sha256(line).digest()
+    sha256 = _sha256(line)
     document: Any = None
     try:
         document = decode_json(line, digits)

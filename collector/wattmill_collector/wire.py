@@ -257,7 +257,7 @@ def _check(value: Any, metric: Metric, place: str) -> Any:
             else:
                 raise WireError(where, "must be an integer of at most 64 bits")
         if not metric.low <= value <= metric.high:
-            raise WireError(where, f"must lie between {metric.low:.0f} and {metric.high:.0f}")
+            raise WireError(where, f"must lie between {int(metric.low)} and {int(metric.high)}")
         return value
     if metric.type == "float":
         if type(value) not in (int, float) or not metric.low <= value <= metric.high:  # NaN fails the comparison

@@ -47,8 +47,8 @@ def total(
 
 def dump(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return connection.execute(
-        "SELECT time, accelerator_id, placement_id, account, energy_mj, input_tokens, cached_input_tokens, output_tokens,"
-        " covered_us, span_us FROM ledger_minute ORDER BY 1, 2, 3, 4"
+        "SELECT time, accelerator_id, placement_id, account, energy_mj, input_tokens, cached_input_tokens,"
+        " output_tokens, covered_us, span_us FROM ledger_minute ORDER BY 1, 2, 3, 4"
     ).fetchall()
 
 
@@ -211,8 +211,8 @@ def test_two_gaps_with_two_readings_between_them(connection: psycopg.Connection[
             post_and_close(connection, node, other, interner=interner)
     assert total(connection, "energy_mj") == 118 * 600_007 + 118 * 500
     rows = connection.execute(
-        "SELECT count(DISTINCT time), min(energy_mj) > 0 FROM accelerator_minute JOIN accelerator USING (accelerator_id)"
-        " WHERE uuid = 'GPU-a'"
+        "SELECT count(DISTINCT time), min(energy_mj) > 0 FROM accelerator_minute JOIN accelerator"
+        " USING (accelerator_id) WHERE uuid = 'GPU-a'"
     )
     assert rows.fetchone() == (20, True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import shutil
 import signal
@@ -136,6 +137,15 @@ def test_binaries_that_others_may_not_reach_are_copied_once(data: Path) -> None:
     stamp = (copied / "postgres").stat()
     assert embedded.copied(binaries, data) == copied
     assert (copied / "postgres").stat().st_ino == stamp.st_ino
+
+
+def test_processes_that_copy_the_binaries_together_get_the_same_ones(data: Path) -> None:
+    binaries = embedded.find_binaries()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: embedded.copied(binaries, data), range(3)))
+    assert len(set(found)) == 1
+    assert (found[0] / "postgres").exists()
+    assert len(list(data.iterdir())) == 1
 
 
 def test_where_the_database_is_can_be_asked_while_it_runs(data: Path) -> None:

@@ -80,6 +80,8 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.errors.QueryCanceled as error:
         raise TooMuchAsked from error
+    except psycopg.errors.ProgramLimitExceeded:
+        raise  # psycopg calls it operational, but it is the content: a key too long for an index fails every time
     except AWAY as error:
         raise DatabaseAway from error
 

@@ -310,9 +310,13 @@ def store_batches(
     `connection` must be in autocommit mode. Errors: psycopg.Error when the database is away or refuses; then nothing
     of the group was stored. Content never raises: it was checked before.
     """
-    with connection.transaction():
-        interner.renew(connection)
-        plans = [_plan(connection, batch, interner) for batch in batches]
+    try:
+        with connection.transaction():
+            interner.renew(connection)
+            plans = [_plan(connection, batch, interner) for batch in batches]
+    except BaseException:
+        interner.forget()  # the ids that this transaction handed out went with it
+        raise
     try:
         with connection.transaction():
             receipts = _store(connection, plans)
@@ -515,8 +519,9 @@ def _merge(
     key = sql.SQL(", ").join(map(sql.Identifier, table.key_columns))
     cursor = connection.execute(sql.SQL(_SQL["merge"]).format(table=target, staged=staged, key=key))
     merged = {(_since_2000_us(row[0]), *row[1:]) for row in cursor}
+    candidates = set(map(id, rows))  # the others are counted already: they repeat a reading of this very group
     for plan in plans:
-        plan.duplicates += sum(table.key(row) not in merged for row in plan.rows[table.name])
+        plan.duplicates += sum(id(row) in candidates and table.key(row) not in merged for row in plan.rows[table.name])
 
 
 def _since_2000_us(time: dt.datetime) -> int:

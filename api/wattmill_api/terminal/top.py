@@ -153,7 +153,7 @@ def _keys(source: TextIO) -> Iterator[Wait]:
         while (left := until - time.monotonic()) > 0:
             if select.select([descriptor], [], [], left)[0]:
                 typed = os.read(descriptor, 64)
-                if not typed or typed in (b"q", b"Q"):
+                if not typed or (b"q" in typed.lower() and not typed.startswith(b"\x1b")):  # an arrow key is no q
                     return True
         return False
 

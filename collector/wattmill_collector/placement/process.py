@@ -88,16 +88,13 @@ class Processes:
 
     def sockets(self, pid: int) -> set[int]:
         """Inodes of a process's sockets; empty when this user may not look."""
-        folder = self.root / str(pid) / "fd"
-        found = set()
+        folder = f"{self.root}/{pid}/fd"
         try:
-            for name in os.listdir(folder):
-                link = os.readlink(folder / name)
-                if link.startswith("socket:["):
-                    found.add(int(link[8:-1]))
-        except (OSError, ValueError):
-            return found  # the process ended, or is another user's
-        return found
+            names = os.listdir(folder)
+        except OSError:
+            return set()  # the process ended, or is another user's
+        links = [_link(f"{folder}/{name}") for name in names]
+        return {int(link[8:-1]) for link in links if link.startswith("socket:[") and link[8:-1].isdigit()}
 
     def pids(self) -> list[int]:
         """All processes."""
@@ -118,6 +115,13 @@ class Processes:
             except OSError:
                 continue  # a kernel without IPv6, or no /proc/net at all
         return found
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""  # a descriptor that was closed meanwhile; a busy server closes some all the time
 
 
 def parse_stat(stat: bytes) -> Process | None:

@@ -60,7 +60,7 @@ def test_sections_of_the_json_add_up_to_the_meter(
     gaps = [gap for row in document["coverage"]["accelerators"]["rows"] for gap in row["gaps"]]
     assert {(gap["start"], gap["reason"]) for gap in gaps} == {("2026-03-02T10:03:00Z", "no_reading")}
     assert document["prices"] == [
-        {"site": site, **dict.fromkeys(("tariffs", "carbon", "pue"), [held])}
+        {"site": site, **{what: [held] for what in ("tariffs", "carbon", "pue")}}
         for site in ("ams1", "zrh1")
         for held in [{"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T10:05:00Z", "version": None}]
     ]

@@ -90,6 +90,13 @@ def test_the_owner_of_a_port(tmp_path: Path) -> None:
     assert listeners.process("127.0.0.1", 8001, 0) is None
 
 
+def test_descriptors_closed_while_they_are_listed_hide_no_others(tmp_path: Path) -> None:
+    add_process(tmp_path, 42, sockets=(7, 8))
+    for name in ("1", "2", "99"):  # as unreadable as a descriptor that has just been closed
+        (tmp_path / "42/fd" / name).write_text("")
+    assert Processes(tmp_path).sockets(42) == {7, 8}
+
+
 def test_a_socket_shared_with_children_is_the_parents(tmp_path: Path) -> None:
     listen(tmp_path, row("00000000:1F40", 11))
     add_process(tmp_path, 19)
