@@ -55,6 +55,11 @@ def wait_until(clock: Clock, wall_us: int, event: Waitable) -> bool:
     return False
 
 
+def boot_instant_us() -> int:
+    """When this host booted, by its clock as it is now; /proc/stat's btime has whole seconds only."""
+    return (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
+
+
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
     """The kernel's identity of this boot, or "" where there is none: half of the evidence for an epoch."""
     return _first_line(path)

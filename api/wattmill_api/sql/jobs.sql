@@ -13,9 +13,6 @@ ON CONFLICT (job) DO UPDATE SET started = now(), finished = NULL, ok = NULL, det
 -- name: ended
 UPDATE job_run SET finished = now(), ok = %(ok)s, detail = %(detail)s WHERE job = %(job)s
 
--- name: runs
-SELECT job, started, finished, ok, detail FROM job_run ORDER BY job
-
 -- name: has_timescaledb
 SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
 
@@ -29,10 +26,6 @@ DELETE FROM {table} WHERE time < %(before)s
 -- What lies far below committed_through can't come again: an agent rewinds to committed_through at most.
 DELETE FROM batch_ledger l USING stream s
 WHERE s.stream_id = l.stream_id AND l.sequence < s.committed_through AND l.received < %(before)s
-
--- name: unfinished_streams_before
-SELECT count(*) FROM batch_ledger l JOIN stream s USING (stream_id)
-WHERE l.sequence > s.committed_through AND l.received < %(before)s
 
 -- name: verify_accelerators
 -- The same totals by another road: inside an epoch the counter's last reading minus its first, straight from the raw

@@ -13,11 +13,10 @@ import ipaddress
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from wattmill_collector.clock import boot_id
+from wattmill_collector.clock import boot_id, boot_instant_us
 from wattmill_collector.placement.sockets import listening_sockets
 
 PROC = Path("/proc")
@@ -33,11 +32,6 @@ class Process:
     parent: int
     group: int
     start_ticks: int
-
-
-def boot_instant_us() -> int:
-    """When this host booted, by its clock as it is now; /proc/stat's btime has whole seconds only."""
-    return (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
 
 
 class Processes:
