@@ -135,8 +135,8 @@ def _is_object(text: bytes) -> bool:
 
 
 def _sha256(line: bytes) -> bytes:
-    """The hash in pieces below 2 KiB: hashlib gives the interpreter lock away for larger ones, and gets it back only when
-    the other threads of a busy service let it, milliseconds later and for every line."""
+    """The hash, in pieces below 2 KiB: for larger ones hashlib gives the interpreter lock away, and gets it back only
+    when the other threads of a busy service let it, milliseconds later and for every line."""
     digest = hashlib.sha256()
     for start in range(0, len(line), 2047):
         digest.update(line[start : start + 2047])

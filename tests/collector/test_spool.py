@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.batches import Ledger, acknowledge, encode, everything, number_of, waiting
 from support.fake_clock import FakeClock
 from support.faulty_disk import FaultyDisk
-from wattmill_collector.segment import Record
 from wattmill_collector.spool import HOUR_US, Drop, NotTaken, Spool
+from wattmill_collector.spool.segment import Record
 
 PATH = Path("/spool")
 
@@ -239,7 +239,7 @@ def test_a_corrupt_range_is_settled_by_the_batch_that_reports_it() -> None:
 # ---- the cursor is a hint
 
 
-@pytest.mark.parametrize("cursor", [b"", b"\x00" * 50, b"00000000 {}\n", b"{}", os.urandom(64), None])
+@pytest.mark.parametrize("cursor", [b"", b"\x00" * 50, b"00000000 {}\n", b"{}", bytes(range(191, 255)), None])
 def test_without_a_cursor_batches_are_sent_again(cursor: bytes | None) -> None:
     disk = FaultyDisk()
     spool = open_spool(disk)
@@ -856,3 +856,26 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_taken(tmp_path: Path) -> No
 def _pair(line: str) -> tuple[str, int]:
     stream, sequence = line.split()
     return stream, int(sequence)
+
+
+def test_a_report_whose_carrier_is_lost_is_made_again() -> None:
+    disk, clock = FaultyDisk(), FakeClock()
+    reports: list[tuple[int, list[str]]] = []
+
+    def reporting(stream: str, sequence: int, drops: Sequence[Drop]) -> bytes:
+        reports.append((sequence, [drop.reason for drop in drops]))
+        return b'{"x":%d}' % sequence
+
+    spool = Spool.open(Path("/s"), clock=clock, disk=disk, host="h")
+    disk.fail("write", errno.EIO)
+    with pytest.raises(NotTaken):
+        spool.append(reporting)
+    spool.append(reporting)
+    spool.append(reporting)
+    segment = next(path for path in disk.paths() if path.suffix == ".segment")
+    damaged = bytearray(disk.content(segment))
+    damaged[80] ^= 0xFF
+    disk.put(segment, bytes(damaged))
+    assert [r.sequence for r in spool.read_oldest(limit_bytes=10**6, limit_batches=9, limit_readings=99)] == [2]
+    spool.append(reporting)
+    assert reports[-1] == (3, ["write_failed", "corrupt"])

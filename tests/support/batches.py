@@ -9,9 +9,9 @@ import json
 import random
 from collections.abc import Callable, Sequence
 
-from wattmill_collector.journal import Drop
-from wattmill_collector.segment import Record
 from wattmill_collector.spool import Spool
+from wattmill_collector.spool.journal import Drop
+from wattmill_collector.spool.segment import Record
 from wattmill_collector.wire import body_hash
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 MJ_PER_KWH = 3_600_000_000
 MOST_DIGITS = 10
 NO_TRAFFIC, NOT_KNOWN, NOT_SET = "no traffic", "not known", "not set"
-# Control, format (direction marks, zero width), half surrogates, unassigned, private, line and paragraph separators.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -28,7 +25,8 @@ def printable(value: object, most: int | None = None) -> str:
 
 
 def _visible(character: str) -> str:
-    if unicodedata.category(character) not in _UNSAFE:
+    # Not printable: control, format (direction marks, zero width), surrogates, unassigned, separators but the space.
+    if character.isprintable():
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65_536 else f"\\U{code:08x}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
@@ -25,6 +26,7 @@ from wattmill_api.terminal.text import to_json
 from wattmill_api.terminal.view import SORTS, View, gather, view
 
 PLAIN_WIDTH = 160
+_SEQUENCE = re.compile(rb"\x1b(?:[\[O][0-9;]*)?.")  # what an arrow or a function key sends
 Wait = Callable[[float], bool]
 
 
@@ -153,7 +155,7 @@ def _keys(source: TextIO) -> Iterator[Wait]:
         while (left := until - time.monotonic()) > 0:
             if select.select([descriptor], [], [], left)[0]:
                 typed = os.read(descriptor, 64)
-                if not typed or (b"q" in typed.lower() and not typed.startswith(b"\x1b")):  # an arrow key is no q
+                if not typed or b"q" in _SEQUENCE.sub(b"", typed).lower():
                     return True
         return False
 

@@ -83,7 +83,7 @@ def test_a_hostile_problem_does_not_reach_the_terminal(
         "ftp://x",
         "http://",
         "http://x:port",
-        "http://user:word@x",
+        "http://user:s3cret@x",
         "http://x/?a",
         "http://x\x1b[1m",
     ],
@@ -92,7 +92,7 @@ def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(Failure, match="--server") as failed:
         Server(url)
     assert failed.value.status == USELESS
-    assert "word" not in str(failed.value)
+    assert "s3cret" not in str(failed.value)
 
 
 def test_a_path_before_the_api_is_kept(stub: Stub) -> None:
@@ -131,7 +131,6 @@ def test_keys(address: str, database_url: str, tmp_path: Path, capsys: pytest.Ca
     file.write_text("\n")
     assert top.main([*words, "--server", address, "--key-file", str(file)], {}) == 2
     assert "is empty" in capsys.readouterr().err
-    assert made.text not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

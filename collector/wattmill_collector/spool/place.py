@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wattmill_collector.books import Books
 from wattmill_collector.clock import Clock
-from wattmill_collector.disk import Disk, replace_file
-from wattmill_collector.journal import seal, unseal
+from wattmill_collector.spool.books import Books
+from wattmill_collector.spool.disk import Disk, replace_file
+from wattmill_collector.spool.journal import seal, unseal
 
 MAX_DOCUMENT_BYTES = 4 << 20
 

@@ -5,10 +5,10 @@ It is a hint. Without it batches are sent again, and the service knows them by h
 
 from __future__ import annotations
 
-from wattmill_collector.drops import Drops
-from wattmill_collector.place import Place
-from wattmill_collector.ranges import Ranges
-from wattmill_collector.streams import Streams
+from wattmill_collector.spool.drops import Drops
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.ranges import Ranges
+from wattmill_collector.spool.streams import Streams
 
 CURSOR_EVERY_US = 5_000_000
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wattmill_collector.disk import Disk, append_durably
+from wattmill_collector.spool.disk import Disk, append_durably
 
 MOST_SEGMENTS = 16
 

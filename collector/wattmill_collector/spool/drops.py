@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Set
 
-from wattmill_collector.journal import Drop, Journal, Move
-from wattmill_collector.place import Place
-from wattmill_collector.streams import Stream, Streams
+from wattmill_collector.spool.journal import Drop, Journal, Move
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.streams import Stream, Streams
 
 DROPS_PER_BATCH = 100
 
@@ -81,6 +81,7 @@ class Drops:
         for low, high in list(stream.resolved.missing(first, last)):
             self.note(Drop(stream.name, low, high, reason, high - low + 1, start_us or None))
             stream.resolved.add(low, high)
+            self.free(stream.name, low, high)
 
     def _note(self, drop: Drop, *, durable: bool) -> None:
         self._notes.append(Note(drop, durable))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wattmill_collector.disk import Disk, append_durably, replace_file
+from wattmill_collector.spool.disk import Disk, append_durably, replace_file
 from wattmill_collector.wire import AbsenceReading
 
 SENTENCES = {

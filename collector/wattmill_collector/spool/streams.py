@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from wattmill_collector.ranges import Ranges
+from wattmill_collector.spool.ranges import Ranges
 
 MARK_EVERY_BYTES = 16 << 10
 

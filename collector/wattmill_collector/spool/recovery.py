@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from wattmill_collector.cursor import Cursor
-from wattmill_collector.drops import Drops
-from wattmill_collector.identity import Identity
-from wattmill_collector.journal import Drop, Move
-from wattmill_collector.place import Place
-from wattmill_collector.quarantine import Quarantine
-from wattmill_collector.ranges import Ranges
-from wattmill_collector.segment import HEADER_BYTES, Damage, first_time_us, parse_name, read_records
-from wattmill_collector.streams import Segment, Stream, Streams
-from wattmill_collector.writer import Writer
+from wattmill_collector.spool.cursor import Cursor
+from wattmill_collector.spool.drops import Drops
+from wattmill_collector.spool.identity import Identity
+from wattmill_collector.spool.journal import Drop, Move
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.quarantine import Quarantine
+from wattmill_collector.spool.ranges import Ranges
+from wattmill_collector.spool.segment import HEADER_BYTES, Damage, first_time_us, parse_name, read_records
+from wattmill_collector.spool.streams import Segment, Stream, Streams
+from wattmill_collector.spool.writer import Writer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

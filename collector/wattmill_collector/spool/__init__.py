@@ -21,19 +21,19 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from wattmill_collector.backlog import Backlog, Budget
-from wattmill_collector.books import Books, SpoolStats
 from wattmill_collector.clock import Clock, machine_id
-from wattmill_collector.cursor import Cursor
-from wattmill_collector.disk import Disk, OsDisk
-from wattmill_collector.drops import Drops, NotTaken
-from wattmill_collector.identity import Identity
-from wattmill_collector.journal import Drop
-from wattmill_collector.moves import move_to_new_stream
-from wattmill_collector.place import Place
-from wattmill_collector.quarantine import Quarantine
-from wattmill_collector.recovery import Recovery
-from wattmill_collector.retention import (
+from wattmill_collector.spool.backlog import Backlog, Budget
+from wattmill_collector.spool.books import Books, SpoolStats
+from wattmill_collector.spool.cursor import Cursor
+from wattmill_collector.spool.disk import Disk, OsDisk
+from wattmill_collector.spool.drops import Drops, NotTaken
+from wattmill_collector.spool.identity import Identity
+from wattmill_collector.spool.journal import Drop
+from wattmill_collector.spool.moves import move_to_new_stream
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.quarantine import Quarantine
+from wattmill_collector.spool.recovery import Recovery
+from wattmill_collector.spool.retention import (
     DEFAULT_KEEP_US,
     DEFAULT_MAX_AGE_US,
     DEFAULT_MAX_BYTES,
@@ -41,10 +41,10 @@ from wattmill_collector.retention import (
     Limits,
     Retention,
 )
-from wattmill_collector.segment import Record, pack_member
-from wattmill_collector.streams import Streams
+from wattmill_collector.spool.segment import Record, pack_member
+from wattmill_collector.spool.streams import Streams
+from wattmill_collector.spool.writer import Reserve, Writer
 from wattmill_collector.wire import Rejection, body_hash
-from wattmill_collector.writer import Reserve, Writer
 
 __all__ = ["HOUR_US", "Drop", "NotTaken", "Record", "Spool", "SpoolStats"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from wattmill_collector.cursor import Cursor
-from wattmill_collector.drops import Drops
-from wattmill_collector.journal import Drop
-from wattmill_collector.place import Place
-from wattmill_collector.streams import Segment, Stream, Streams
+from wattmill_collector.spool.cursor import Cursor
+from wattmill_collector.spool.drops import Drops
+from wattmill_collector.spool.journal import Drop
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.streams import Segment, Stream, Streams
 
 MIB = 1 << 20
 HOUR_US = 3_600_000_000

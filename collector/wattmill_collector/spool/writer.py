@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 
-from wattmill_collector.disk import write_all
-from wattmill_collector.drops import Drops
-from wattmill_collector.identity import Identity
-from wattmill_collector.place import Place
-from wattmill_collector.segment import Record, pack_record, segment_name
-from wattmill_collector.streams import Segment, Stream, Streams
+from wattmill_collector.spool.disk import write_all
+from wattmill_collector.spool.drops import Drops
+from wattmill_collector.spool.identity import Identity
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.segment import Record, pack_record, segment_name
+from wattmill_collector.spool.streams import Segment, Stream, Streams
 
 SEGMENT_LASTS_US = 3_600_000_000
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -6,7 +6,7 @@ agents that go on with the same numbers would overwrite each other at the servic
 
 from __future__ import annotations
 
-from wattmill_collector.place import Place
+from wattmill_collector.spool.place import Place
 
 
 class Identity:

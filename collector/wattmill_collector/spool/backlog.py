@@ -10,12 +10,12 @@ import collections
 import dataclasses
 from collections.abc import Container, Iterator
 
-from wattmill_collector.drops import Drops
-from wattmill_collector.place import Place
-from wattmill_collector.quarantine import Quarantine
-from wattmill_collector.segment import Damage, Record, read_records
-from wattmill_collector.streams import Segment, Stream, Streams
-from wattmill_collector.writer import Writer
+from wattmill_collector.spool.drops import Drops
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.quarantine import Quarantine
+from wattmill_collector.spool.segment import Damage, Record, read_records
+from wattmill_collector.spool.streams import Segment, Stream, Streams
+from wattmill_collector.spool.writer import Writer
 
 READ_ATTEMPTS = 5
 RECENT_BATCHES = 256

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from wattmill_collector.drops import Drops, NotTaken
-from wattmill_collector.journal import Move
-from wattmill_collector.place import Place
-from wattmill_collector.segment import Record, pack_member
-from wattmill_collector.streams import Streams
+from wattmill_collector.spool.drops import Drops, NotTaken
+from wattmill_collector.spool.journal import Move
+from wattmill_collector.spool.place import Place
+from wattmill_collector.spool.segment import Record, pack_member
+from wattmill_collector.spool.streams import Streams
+from wattmill_collector.spool.writer import Writer
 from wattmill_collector.wire import body_hash
-from wattmill_collector.writer import Writer
 
 
 def move_to_new_stream(records: Sequence[Record], place: Place, streams: Streams, drops: Drops, writer: Writer) -> None:
