@@ -24,6 +24,7 @@ from wattmill_api.terminal.text import (
 )
 
 MOST_GAPS = 100
+PRICES = ("tariff", "carbon", "pue", "currency")  # their own columns say that they are not set
 ACCOUNTS = ("serving", "idle-loaded", "idle-empty", "unattributed")
 SCOPES = {"accelerator": "accelerators", "node": "whole nodes", "facility": "facility (× PUE)"}
 
@@ -64,7 +65,7 @@ def _efficiency(scopes: Document) -> list[str]:
                 SCOPES[scope],
                 f"PUE {NOT_SET}" if energy_mj is None else _plain_kwh(energy_mj),
                 count(tokens),
-                figure(row["tokens_per_kwh"], why_none(tokens, energy_mj)),
+                figure(row["tokens_per_kwh"], "—" if energy_mj is None else why_none(tokens, energy_mj)),
                 figure(row["total_tokens_per_kwh"]),
                 figure(row["joules_per_token"]),
                 _money(row["cost"]) if row["cost"] else _unpriced(row, "tariff"),
@@ -111,7 +112,7 @@ def _breakdown(report: Document, section: str, names: dict[str, str]) -> list[st
     currency = next((row["cost"]["currency"] for row in rows if row["cost"]), "")
     cells = [
         [
-            *("(nobody)" if row["group"][name] is None else markdown(row["group"][name]) for name in names),
+            *(_owner(name, row["group"][name]) for name in names),
             *_tokens(row),
             kwh[i],
             figure(row["tokens_per_kwh"], why_none(row["tokens"]["output"], row["energy_mj"])),
@@ -234,6 +235,10 @@ def _priced(values: Sequence[float | None], rows: Sequence[Document], what: str,
     return shown, NOT_SET if any(unknown) else total
 
 
+def _owner(dimension: str, name: str | None) -> str:
+    return markdown(name) if name is not None else "(nobody)" if dimension == "workload" else "—"
+
+
 def _tokens(row: Document) -> list[str]:
     return [count(row["tokens"][kind]) for kind in ("input", "cached_input", "output")]
 
@@ -243,7 +248,7 @@ def _per_million(value: float | None, tokens: int | None) -> float | None:
 
 
 def _quality(row: Document) -> str:
-    missing = ", ".join(str(name).replace("_", " ") for name in row["missing"])
+    missing = ", ".join(str(name).replace("_", " ") for name in row["missing"] if name not in PRICES)
     return markdown(row["quality"] + (f"; missing: {missing}" if missing else ""))
 
 

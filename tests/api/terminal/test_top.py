@@ -179,7 +179,7 @@ def test_q_leaves_the_live_view(
     monkeypatch.setenv("NO_COLOR", "1") if colourless else monkeypatch.delenv("NO_COLOR", raising=False)
     plan = top.Plan(interval_s=60, window_s=180, sort="waste", once=False, json=False)
     with terminal() as (keys, out, drawn):
-        monkeypatch.setattr(top.sys, "stdin", keys)
+        monkeypatch.setattr("sys.stdin", keys)
         assert top.run(plan, server, out) == 0
     screen = drawn()
     assert screen.index(b"\x1b[?1049h") < screen.index(b"\x1b[?1049l")
