@@ -147,8 +147,7 @@ def test_children_stop_in_the_reverse_order(supervisor: Supervisor, tmp_path: Pa
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     code = f"""
         import os, sys, time
-        from support.processes import eventually
-from wattmill_api.supervisor import Command, Supervisor
+        from wattmill_api.supervisor import Command, Supervisor
         supervisor = Supervisor(print)
         child = supervisor.start(Command("child", ("sleep", "600"), dict(os.environ)))
         open({str(tmp_path / "pid")!r}, "w").write(str(child.process.pid))
