@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wattmill_api import __version__, errors, migrate
+from wattmill_api import __version__, errors, migrate, reference
 from wattmill_api.auth import Guard
 from wattmill_api.coalescer import Coalescer, Store
 from wattmill_api.errors import DatabaseAway
@@ -91,6 +91,8 @@ def create_app(
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan(settings, database, coalescer),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.database = database
@@ -106,6 +108,7 @@ def create_app(
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(reference.router)
     for router in extra_routers:
         app.include_router(router)
 

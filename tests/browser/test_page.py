@@ -138,3 +138,9 @@ def test_a_closed_service_asks_for_a_key_and_then_shows_the_page(visit: Visit, a
     visit.page.click("button")
     assert visit.page.inner_text("#tokens-per-kwh") == "100\u202f000"
     assert visit.page.evaluate("document.cookie") == ""
+
+
+def test_the_reference_of_the_api_works_offline(visit: Visit, address: str) -> None:
+    visit.page.goto(f"{address}/docs")
+    visit.page.get_by_text("/api/v1/efficiency").first.wait_for(timeout=30_000)
+    assert visit.complaints == []

@@ -112,7 +112,8 @@ VALUES (%(stream_id)s, %(first_sequence)s, %(last_sequence)s, ''::bytea, 0, 0)
 ON CONFLICT (stream_id, sequence) DO UPDATE SET first_sequence = LEAST(batch_ledger.first_sequence, EXCLUDED.first_sequence)
 
 -- name: lock_stream
-SELECT committed_through FROM stream WHERE stream_id = %(stream_id)s FOR UPDATE
+-- NO KEY: its batches hold a key-share lock on the row by their foreign key; two writers of one stream would deadlock.
+SELECT committed_through FROM stream WHERE stream_id = %(stream_id)s FOR NO KEY UPDATE
 
 -- name: next_sequences
 SELECT first_sequence, sequence FROM batch_ledger
