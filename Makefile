@@ -34,8 +34,9 @@ format: $(VENV)/dev ## put the code in order
 
 check: lint types test ## what CI asks for, without its real database and engine
 
-bench: $(VENV)/dev ## measure the kernels
-	$(BIN)/python scripts/bench
+bench: $(VENV)/dev ## measure the kernels, and with WATTMILL_DATABASE_URL the line from post to ledger
+	$(BIN)/python tests/benchmarks/kernels.py
+	@test -z "$$WATTMILL_DATABASE_URL" || PYTHONPATH=tests $(BIN)/python tests/benchmarks/line.py
 
 docs: $(VENV)/dev ## write docs/metrics.md anew from the catalogue
 	$(BIN)/python scripts/metrics-page > docs/metrics.md

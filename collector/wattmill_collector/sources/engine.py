@@ -121,6 +121,10 @@ class EngineSource:
         understood: list[tuple[_Target, list[EngineValues]]] = []
         found: dict[str, Problems] = {}
         for target, answer in zip(asked, answers, strict=True):
+            if not target.confirmed and self._is_configured(target):
+                target.link.close()
+                self._targets.remove(target)
+                continue
             values, problems = self._understand(target, answer, time_us, began_us)
             found[target.settings.target] = problems
             if values:
@@ -269,6 +273,11 @@ class EngineSource:
                 host = f"[{address}]" if ":" in address else address
                 settings = EngineSettings(f"http://{host}:{port}/metrics")
                 self._targets.append(self._target(settings, discovered=True))
+
+    def _is_configured(self, candidate: _Target) -> bool:
+        """Whether a candidate's port is that of a configured engine, whose target calls this host by another name."""
+        port = candidate.link.place.port
+        return any(not t.discovered and t.listener and t.link.place.port == port for t in self._targets)
 
     def _postpone(self, target: _Target, reason: str, time_us: int) -> None:
         """A port that is no engine's, or not yet: try again later, and later still; the other path next time.

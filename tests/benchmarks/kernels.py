@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Times the kernels on one day of 1000 boards and prints rows a second beside this machine's memory bandwidth."""
 
 from __future__ import annotations
