@@ -168,7 +168,7 @@ class Replica:
         """Requests/s asked of this replica: time of day and bursts, which all replicas of the workload share."""
         load = self.plan.workload
         hour = (times % 86_400_000_000) / 3.6e9
-        day = 0.45 + 0.55 * (0.5 + 0.5 * np.cos((hour - load.peak_hour) * (2 * np.pi / 24)))
+        day = 0.75 + 0.25 * (0.5 + 0.5 * np.cos((hour - load.peak_hour) * (2 * np.pi / 24)))
         name = int.from_bytes(hashlib.blake2b(load.name.encode(), digest_size=4).digest(), "big")
         rng = np.random.default_rng([self.options.seed, 11, name, index])
         span_us = int(times[-1] - times[0])

@@ -74,7 +74,7 @@ class Workload:
     model: str
     engine_kind: str = "vllm"
     version: str = "0.11.0"
-    load_ratio: float = 0.7
+    load_ratio: float = 0.86
     max_num_seqs: int = 256
     input_tokens: int = 2500
     output_tokens: int = 343
@@ -119,18 +119,18 @@ DEFAULT = Scenario(
     site="simulated",
     labels={},
     workloads=(
-        Workload("chat-llama-8b", "assistant", "meta-llama/Llama-3.1-8B-Instruct", load_ratio=0.7, input_tokens=1200),
+        Workload("chat-llama-8b", "assistant", "meta-llama/Llama-3.1-8B-Instruct", load_ratio=0.86, input_tokens=1200),
         Workload("search-qwen3-32b", "search", "Qwen/Qwen3-32B", input_tokens=2500, cached_ratio=0.45, peak_hour=11.0),
         Workload(
-            "support-llama-70b", "support", "meta-llama/Llama-3.3-70B-Instruct", "sglang", "0.5.4", 0.7, 256, 1800,
+            "support-llama-70b", "support", "meta-llama/Llama-3.3-70B-Instruct", "sglang", "0.5.4", 0.86, 256, 1800,
             peak_hour=15.5,
         ),
         Workload(
-            "code-gpt-oss-120b", "developer-tools", "openai/gpt-oss-120b", load_ratio=0.75, input_tokens=5000,
+            "code-gpt-oss-120b", "developer-tools", "openai/gpt-oss-120b", load_ratio=0.86, input_tokens=5000,
             output_tokens=700, cached_ratio=0.62, peak_hour=13.0,
         ),
         Workload(
-            "research-deepseek-v3", "research", "deepseek-ai/DeepSeek-V3.1", "sglang", "0.5.4", 0.6, 256, 4000, 1200,
+            "research-deepseek-v3", "research", "deepseek-ai/DeepSeek-V3.1", "sglang", "0.5.4", 0.86, 256, 4000, 1200,
             0.3, 20.0,
         ),
     ),
