@@ -144,28 +144,30 @@ def test_engine_that_starts_under_watch_counts_from_zero(connection: psycopg.Con
     assert total(connection, "energy_mj") == 210
 
 
-def test_a_counter_that_shows_late_counts_from_zero_and_one_that_was_lost_does_not(
+def test_a_counter_that_shows_late_counts_from_zero_and_one_that_was_lost_goes_on(
     connection: psycopg.Connection[Any],
 ) -> None:
     node, interner = Node(), Interner()
     node.board("GPU-a")
     engine = node.engine(E, ["GPU-a"], output_tokens=None)
-    for _ in range(60):
-        node.tick(energy={"GPU-a": 10})
+
+    def run(ticks: int) -> int | None:
+        for _ in range(ticks):
+            node.tick(energy={"GPU-a": 10})
+            post_and_close(connection, node, interner=interner)
+        return total(connection, "output_tokens")
+
+    run(30)
     engine.output_tokens = 77
-    node.tick(energy={"GPU-a": 10})
-    node.tick(energy={"GPU-a": 10}, tokens={E: (0, 0, 3)})
-    post_and_close(connection, node, interner=interner)
-    assert total(connection, "output_tokens") == 80
+    assert run(4) == 77
     engine.output_tokens = None
-    for _ in range(60):
-        node.tick(energy={"GPU-a": 10})
-    post_and_close(connection, node, interner=interner)
+    assert run(30) == 77
     engine.output_tokens = 95
-    node.tick(energy={"GPU-a": 10})
-    node.tick(energy={"GPU-a": 10}, tokens={E: (0, 0, 4)})
-    post_and_close(connection, node, interner=interner)
-    assert total(connection, "output_tokens") == 84
+    assert run(4) == 95
+    engine.epoch, engine.epoch_start_us, engine.output_tokens = 8, node.time_us + 2_000_000, None
+    assert run(30) == 95
+    engine.output_tokens = 5
+    assert run(4) == 100
 
 
 def test_a_counter_that_froze_and_caught_up_is_booked_once(connection: psycopg.Connection[Any]) -> None:

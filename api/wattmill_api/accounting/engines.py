@@ -21,31 +21,24 @@ ENGINE_COUNTERS = (*TOKEN_COUNTERS, "requests_finished", "preemptions")
 
 
 def with_late_counters(connection: Connection, samples: Samples) -> Samples:
-    """Give a counter that an engine shows for the first time the 0 it stood at in the sample before.
+    """Give a counter that comes late, or comes back, the value it stood at in the sample before.
 
     TGI and SGLang print a token counter only once it has counted. The page without it was read and understood, in the
-    same process: so it stood at 0, and its first value is all its own. A counter that was known before and went
-    missing is left alone.
+    same process: so it stood at 0, and its first value is all its own. One that this process had shown before, and
+    that went missing for a while, goes on from where it was.
     """
-    late: list[tuple[int, int, str]] = []  # engine, its last sample without the counter, counter
+    columns = dict(samples.integers)
     for i, id_ in enumerate(samples.ids.tolist()):
         first, end = int(samples.offsets[i]), int(samples.offsets[i + 1])
         for name in ENGINE_COUNTERS:
             shown = np.flatnonzero(samples[name][first:end] >= 0)
-            if shown.size and shown[0] > 0:
-                row = first + int(shown[0]) - 1
-                if samples["epoch"][row] == samples["epoch"][row + 1]:
-                    late.append((id_, row, name))
-    if not late:
-        return samples
-    first_us = int(samples["time_us"].min())
-    ids = sorted({id_ for id_, _, _ in late})
-    known = rollup.engines_counted_before(connection, ids, first_us, first_us - 24 * HOUR_US)
-    columns = dict(samples.integers)
-    for id_, row, name in late:
-        if not known.get(id_, (False,) * len(ENGINE_COUNTERS))[ENGINE_COUNTERS.index(name)]:
+            row = first + int(shown[0]) - 1 if shown.size else -1
+            if row < first or samples["epoch"][row] != samples["epoch"][row + 1]:
+                continue
+            at_us, epoch = int(samples["time_us"][row]), int(samples["epoch"][row])
+            stood_at = rollup.last_counted(connection, id_, name, epoch, at_us, at_us - 24 * HOUR_US)
             columns[name] = columns[name].copy()
-            columns[name][row] = 0
+            columns[name][row] = 0 if stood_at is None else stood_at
     return dataclasses.replace(samples, integers=columns)
 
 

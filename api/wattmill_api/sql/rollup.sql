@@ -108,22 +108,12 @@ SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL
     SELECT time FROM host_sample
     WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
 
--- name: engines_counted_before
--- Which counters an engine had shown before an instant; a day back is enough to tell a late counter from a lost one.
--- The instant's own minute says nothing: its row, once written, holds what was shown after the instant too.
-SELECT engine_id, bool_or(input_tokens IS NOT NULL), bool_or(cached_input_tokens IS NOT NULL),
-       bool_or(computed_input_tokens IS NOT NULL), bool_or(output_tokens IS NOT NULL),
-       bool_or(requests_finished IS NOT NULL), bool_or(preemptions IS NOT NULL)
-FROM (
-    SELECT engine_id, input_tokens, cached_input_tokens, computed_input_tokens, output_tokens, requests_finished, preemptions
-    FROM engine_minute
-    WHERE engine_id = ANY(%(ids)s) AND time < date_trunc('minute', %(at)s::timestamptz) AND time >= %(limit)s
-    UNION ALL
-    SELECT engine_id, input_tokens, cached_input_tokens, computed_input_tokens, output_tokens, requests_finished, preemptions
-    FROM engine_sample
-    WHERE engine_id = ANY(%(ids)s) AND time < %(at)s AND time >= date_trunc('minute', %(at)s::timestamptz)
-) shown
-GROUP BY engine_id
+-- name: last_counted
+-- What a counter stood at when its process last showed it; a day back is enough to tell a late counter from a lost one.
+SELECT {counter} FROM engine_sample
+WHERE engine_id = %(engine_id)s AND epoch = %(epoch)s AND {counter} IS NOT NULL
+  AND time < %(at)s AND time >= %(limit)s
+ORDER BY time DESC LIMIT 1
 
 -- name: clear_ledger_minute
 DELETE FROM ledger_minute

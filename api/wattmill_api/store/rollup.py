@@ -240,12 +240,14 @@ def neighbours(
     return {row[0]: _time_us(row[1]) for row in connection.execute(_SQL[f"{device}_{side}"], parameters)}
 
 
-def engines_counted_before(
-    connection: psycopg.Connection[Any], ids: Sequence[int], at_us: int, limit_us: int
-) -> dict[int, tuple[bool, ...]]:
-    """Per engine with minutes in the span: whether each of its six counters was known there, in table order."""
-    parameters = {"ids": list(ids), "at": _datetime(at_us), "limit": _datetime(limit_us)}
-    return {row[0]: tuple(row[1:]) for row in connection.execute(_SQL["engines_counted_before"], parameters)}
+def last_counted(
+    connection: psycopg.Connection[Any], engine_id: int, counter: str, epoch: int, at_us: int, limit_us: int
+) -> int | None:
+    """The last value of an engine's counter before an instant and in one epoch; None when it has shown none."""
+    statement = sql.SQL(_SQL["last_counted"]).format(counter=sql.Identifier(counter))
+    parameters = {"engine_id": engine_id, "epoch": epoch, "at": _datetime(at_us), "limit": _datetime(limit_us)}
+    row = connection.execute(statement, parameters).fetchone()
+    return None if row is None else int(row[0])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
