@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import zlib
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -148,7 +150,10 @@ def parse_line(line: bytes, *, now_us: int, oldest_us: int, digits: int = LIMITS
     sha256 = _sha256(line)
     document: Any = None
     try:
-        document = decode_json(line, digits)
+        document, faults = decode_json(line, digits)
+        for fault in faults:
+            if fault.index < 0:
+                raise WireError(fault.field, fault.reason)
         stream, sequence, time_us, node, wires = decode_header(document)
     except WireError as error:
         return _refused(document, sha256, error)
@@ -156,8 +161,12 @@ def parse_line(line: bytes, *, now_us: int, oldest_us: int, digits: int = LIMITS
     if late is not None:
         return ParsedBatch(stream, sequence, time_us, node, (), sha256, (late,))
     readings: list[tuple[int, Reading]] = []
+    faulty = {fault.index: fault for fault in faults}
     rejections: list[Rejection] = []
     for index, wire in enumerate(wires):
+        if index in faulty:
+            rejections.append(faulty[index])
+            continue
         try:
             readings.append((index, decode_reading(wire, f"readings[{index}]")))
         except WireError as error:
@@ -190,8 +199,11 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def decode_json(line: bytes, digits: int = LIMITS.digits) -> Any:
-    """Strict JSON: no NaN, no duplicate keys, no number of absurd length. Errors: WireError.
+def decode_json(line: bytes, digits: int = LIMITS.digits) -> tuple[Any, list[Rejection]]:
+    """Strict JSON, and what is wrong inside it: NaN, duplicate keys, numbers of absurd length, each by its field.
+
+    What stands in a reading is wrong with that reading alone; index -1 is all else. Errors: WireError when the line
+    can't be parsed at all.
 
     A key given twice would let two readers of one batch disagree about what it says. msgspec does not see it, so keys
     are counted as written: without escapes, `":` ends a key and nothing else, unless there is space between the two.
@@ -203,7 +215,7 @@ def decode_json(line: bytes, digits: int = LIMITS.digits) -> Any:
         return _decode_odd(line, digits)
     if any(map(line.__contains__, _ODD)) or line.count(b'":') != _keys(document):
         return _decode_odd(line, digits)
-    return document
+    return document, []
 
 
 def _keys(document: Any) -> int:
@@ -219,33 +231,95 @@ def _keys(document: Any) -> int:
     return count
 
 
-def _decode_odd(line: bytes, digits: int) -> Any:
+class _Unusable:
+    """Stands where a line has a number that is none."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class _Ambiguous(dict[str, Any]):
+    """An object that gave `key` more than once; such keys are left out, for nobody knows which one was meant."""
+
+    key: str
+
+
+def _decode_odd(line: bytes, digits: int) -> tuple[Any, list[Rejection]]:
     """The standard library's decoder, ten times slower, can say what is wrong with a line."""
 
-    def integer(text: str) -> int:
-        if len(text) > digits:
-            raise WireError("batch", f"has a number of more than {digits} digits")
-        return int(text)
+    def integer(text: str) -> int | _Unusable:
+        return int(text) if len(text) <= digits else _Unusable("must be an integer of at most 64 bits")
 
     try:
-        return json.loads(line.decode(), object_pairs_hook=_object, parse_int=integer, parse_constant=_constant)
-    except WireError:
-        raise
+        document = json.loads(
+            line.decode(),
+            object_pairs_hook=_object,
+            parse_int=integer,
+            parse_float=_real,
+            parse_constant=_constant,
+        )
     except UnicodeDecodeError as error:
         raise WireError("batch", f"must be UTF-8; byte {error.start} is not") from None
     except RecursionError:
         raise WireError("batch", "is nested too deeply") from None
     except ValueError as error:
         raise WireError("batch", f"must be JSON: {error}") from None
+    return document, list(_faults(document))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     decoded = dict(pairs)
-    if len(decoded) != len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise WireError(twice[:64], "is given twice in one object")
-    return decoded
+    if len(decoded) == len(pairs):
+        return decoded
+    counts = Counter(key for key, _ in pairs)
+    ambiguous = _Ambiguous((key, value) for key, value in decoded.items() if counts[key] == 1)
+    ambiguous.key = next(key for key, count in counts.items() if count > 1)
+    return ambiguous
 
 
-def _constant(text: str) -> NoReturn:
-    raise WireError("batch", f"has {text}, which is not a number; leave out what is not known")
+def _real(text: str) -> float | _Unusable:
+    value = float(text)
+    return value if math.isfinite(value) else _Unusable("is larger than any number that can be stored")
+
+
+def _constant(text: str) -> _Unusable:
+    return _Unusable(f"is {text}, which is not a number; leave out what is not known")
+
+
+def _faults(document: Any) -> Iterator[Rejection]:
+    """What is wrong inside a decoded document: the first fault of its header, its node and each of its readings."""
+    header = document if isinstance(document, dict) else {}
+    readings = header.get("readings")
+    parts: list[tuple[int, str, Any]] = [(-1, "", document), (-1, "node", header.get("node"))]
+    parts += [(i, f"readings[{i}]", r) for i, r in enumerate(readings if isinstance(readings, list) else ())]
+    for index, place, part in parts:
+        dot = f"{place}." if place else ""
+        if isinstance(part, _Ambiguous):
+            yield Rejection(index, storable(f"{dot}{part.key[:64]}"), "is given twice in one object")
+            continue
+        fields = part.items() if isinstance(part, dict) else [(None, part)]
+        for name, value in fields:
+            if part is header and name in ("node", "readings"):
+                continue
+            reason = _fault(value)
+            if reason:
+                yield Rejection(index, storable(place or "batch" if name is None else f"{dot}{name[:64]}"), reason)
+                break
+
+
+def _fault(value: Any) -> str:
+    """Why a value can't be used, however deep in it the reason lies; "" when it can."""
+    unseen = [value]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, _Unusable):
+            return value.reason
+        if isinstance(value, _Ambiguous):
+            return f"has the key {storable(value.key[:64])!r} twice in one object"
+        if isinstance(value, dict):
+            unseen += value.values()
+        elif isinstance(value, list):
+            unseen += value
+    return ""

@@ -16,7 +16,11 @@ Kind = Literal["counter", "gauge", "identity", "epoch"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metric:
-    """One field of a reading: `low` and `high` are inclusive; for text `high` is the longest length in characters."""
+    """One field of a reading: `low` and `high` are inclusive; for text `high` is the longest length in characters.
+
+    `high_bytes`: the longest length of a text in bytes of UTF-8; lower than four a character where the text is part of
+    a key, since a row of a PostgreSQL index holds 2704 bytes.
+    """
 
     name: str
     kind: Kind
@@ -25,11 +29,22 @@ class Metric:
     help: str
     low: float
     high: float
+    high_bytes: int
     required: bool
 
 
-def _field(kind: Kind, type_: str, unit: str, help_: str, low: float, high: float, required: bool) -> Any:
-    metadata = {"kind": kind, "type": type_, "unit": unit, "help": help_, "low": low, "high": high}
+def _field(
+    kind: Kind, type_: str, unit: str, help_: str, low: float, high: float, required: bool, high_bytes: int = 0
+) -> Any:
+    metadata = {
+        "kind": kind,
+        "type": type_,
+        "unit": unit,
+        "help": help_,
+        "low": low,
+        "high": high,
+        "high_bytes": high_bytes,
+    }
     if required:
         return dataclasses.field(metadata=metadata)
     default: Any = () if type_ == "texts" else "" if type_ == "text" else 0 if kind == "epoch" else None
@@ -51,12 +66,12 @@ def ratio(help_: str) -> Any:
     return _field("gauge", "float", "1", help_, 0.0, 1.0, False)
 
 
-def text(help_: str, *, longest: int = 256, required: bool = False) -> Any:
-    """A label; empty when unknown."""
-    return _field("identity", "text", "", help_, 1 if required else 0, longest, required)
+def text(help_: str, *, longest: int = 256, longest_bytes: int = 0, required: bool = False) -> Any:
+    """A label; empty when unknown. At most `longest` characters, and `longest_bytes` if that is less."""
+    return _field("identity", "text", "", help_, 1 if required else 0, longest, required, longest_bytes or 4 * longest)
 
 
-def texts(help_: str, *, most: int = 1024) -> Any:
+def texts(help_: str, *, most: int = 256) -> Any:
     """A list of labels; empty when unknown."""
     return _field("identity", "texts", "", help_, 0, most, False)
 

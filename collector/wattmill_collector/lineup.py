@@ -39,6 +39,10 @@ class Boards:
         """The boards of the last tick with the processes on them."""
         return boards_of(self._readings, self._source.processes())
 
+    def list_processes(self, time_us: int) -> None:
+        """Have `seen` show the processes of now, not of up to 10 s ago."""
+        self._source.list_processes(time_us)
+
     def close(self) -> None:
         """Let go of the driver library."""
         self._readings = ()
@@ -68,6 +72,10 @@ def line_up(settings: Settings, clock: Clock, throttle: Throttle) -> list[Reader
     def boards_seen() -> Sequence[Board]:
         return boards[0].seen() if boards else ()
 
+    def list_processes(time_us: int) -> None:
+        for one in boards:
+            one.list_processes(time_us)
+
     switches = settings.sources
     if switches.nvml != "off":
         wanted = switches.nvml == "on"
@@ -76,7 +84,11 @@ def line_up(settings: Settings, clock: Clock, throttle: Throttle) -> list[Reader
         readers.append(Reader("host", "host", open_host, clock, throttle, wanted=switches.host == "on"))
     if settings.engines or settings.discover:
         engines = EngineSource(
-            settings.engines, interval_us=settings.interval_us, boards=boards_seen, discover=settings.discover
+            settings.engines,
+            interval_us=settings.interval_us,
+            boards=boards_seen,
+            list_processes=list_processes,
+            discover=settings.discover,
         )
         readers.append(Reader("engine", "engine", lambda: engines, clock, throttle))
     return readers

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from wattmill_collector.wire import MAX_LABELS
+from wattmill_collector.wire import MAX_LABELS, MAX_NAME_BYTES
 
 PREFIX = "WATTMILL_"
 MINUTE_US = 60_000_000
@@ -315,9 +315,9 @@ def parse_bool(value: Any) -> bool:
 
 def parse_name(value: Any) -> str:
     """A name that the wire takes."""
-    allowed = "a name of 1 to 256 characters"
+    allowed = f"a name of 1 to 256 characters, {MAX_NAME_BYTES} bytes in UTF-8"
     name = _text(value, allowed)
-    if not 1 <= len(name) <= 256 or "\x00" in name:
+    if not 1 <= len(name) <= 256 or len(name.encode(errors="replace")) > MAX_NAME_BYTES or "\x00" in name:
         raise ValueError(allowed)
     return name
 

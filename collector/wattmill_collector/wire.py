@@ -26,6 +26,8 @@ from wattmill_collector.catalogue import INT64_MAX, Metric, counter, epoch, gaug
 WIRE_VERSION = 1
 MAX_READINGS_PER_BATCH = 10_000
 MAX_LABELS = 40
+MAX_NAME_BYTES = 512  # of a node or a site: both stand in keys, together with target and series
+MAX_KEY_BYTES = 768  # of a text that is part of a key: three of them fit a row of an index
 EARLIEST_US = 1_577_836_800_000_000  # 2020-01-01: an earlier clock was never set
 LATEST_US = 4_102_444_800_000_000  # 2100-01-01: past any clock we will meet, inside PostgreSQL's range
 
@@ -67,13 +69,15 @@ class AcceleratorReading:
 class EngineReading:
     """One serving engine (a data-parallel rank counts as one) at one tick."""
 
-    target: str = text("URL that was scraped", longest=512, required=True)
-    series: str = text("labels that tell this engine from others behind the target", longest=512)
+    target: str = text("URL that was scraped", longest=512, longest_bytes=MAX_KEY_BYTES, required=True)
+    series: str = text(
+        "labels that tell this engine from others behind the target", longest=512, longest_bytes=MAX_KEY_BYTES
+    )
     engine_kind: str = text("vllm, sglang, tgi, llamacpp, …", longest=32)
     version: str = text("version of the engine", longest=64)
-    model: str = text("model being served")
-    workload: str = text("deployment the engine belongs to")
-    team: str = text("who pays")
+    model: str = text("model being served", longest_bytes=MAX_KEY_BYTES)
+    workload: str = text("deployment the engine belongs to", longest_bytes=MAX_KEY_BYTES)
+    team: str = text("who pays", longest_bytes=MAX_KEY_BYTES)
     accelerators: tuple[str, ...] = texts("UUIDs of the boards the engine holds; empty when unknown")
     method: str = text("how the placement was found: configured, pod, process, exclusive, share", longest=32)
     tokens_move: str = text("when the token counters move: step or end", longest=8)
@@ -264,14 +268,17 @@ def _check(value: Any, metric: Metric, place: str) -> Any:
             raise WireError(where, f"must be a number between {metric.low:g} and {metric.high:g}")
         return float(value)
     if metric.type == "text":
-        return check_text(value, where, int(metric.high), required=metric.required)
+        return check_text(value, where, int(metric.high), metric.high_bytes, required=metric.required)
     if not isinstance(value, list | tuple) or len(value) > metric.high:
         raise WireError(where, f"must be a list of at most {metric.high:.0f} texts")
     return tuple(check_text(v, f"{where}[{i}]", 128, required=True) for i, v in enumerate(value))
 
 
-def check_text(value: object, where: str, longest: int, *, required: bool = False) -> str:
-    """Text that PostgreSQL can store: no NUL, no lone surrogate, not longer than `longest` characters."""
+def check_text(value: object, where: str, longest: int, longest_bytes: int = 0, *, required: bool = False) -> str:
+    """Text that PostgreSQL can store: no NUL, no lone surrogate, not longer than `longest` characters.
+
+    `longest_bytes`: not longer than this in UTF-8 either; 0: as long as the characters make it.
+    """
     if not isinstance(value, str):
         raise WireError(where, "must be text")
     if len(value) > longest:
@@ -282,9 +289,11 @@ def check_text(value: object, where: str, longest: int, *, required: bool = Fals
         raise WireError(where, "must not contain a NUL character")
     if not value.isascii():
         try:
-            value.encode()
+            size_bytes = len(value.encode())
         except UnicodeEncodeError:
             raise WireError(where, "must not contain half a surrogate pair") from None
+        if size_bytes > longest_bytes > 0:
+            raise WireError(where, f"must have at most {longest_bytes} bytes in UTF-8")
     return value
 
 
@@ -316,8 +325,8 @@ def decode_header(wire: object) -> tuple[str, int, int, NodeHeader, list[Any]]:
     if not isinstance(labels, dict) or len(labels) > MAX_LABELS:
         raise WireError("node.labels", f"must be an object of at most {MAX_LABELS} labels")
     header = NodeHeader(
-        name=check_text(node.get("name"), "node.name", 256, required=True),
-        site=check_text(node.get("site", "default"), "node.site", 256, required=True),
+        name=check_text(node.get("name"), "node.name", 256, MAX_NAME_BYTES, required=True),
+        site=check_text(node.get("site", "default"), "node.site", 256, MAX_NAME_BYTES, required=True),
         interval_us=_integer(node, "interval_us", 100_000, 3_600_000_000, 10_000_000, "node."),
         labels={
             check_text(k, "node.labels", 128, required=True): check_text(v, f"node.labels.{k[:32]}", 256)

@@ -18,7 +18,7 @@ from support.ledger import Books
 from wattmill_api.errors import TooLarge, Undecodable
 from wattmill_api.ingest import Limits, decode_json, inflate, parse_line, parse_post
 from wattmill_api.store.ingest import ParsedBatch
-from wattmill_collector.wire import Receipt, WireError
+from wattmill_collector.wire import Receipt
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -133,6 +133,41 @@ def test_bad_readings_are_named_one_by_one_and_the_good_ones_stored(client: Test
     assert post(client, body).json()["receipts"][0]["rejected"] == receipt["rejected"]
 
 
+BAD_TOKENS: list[tuple[bytes, str, str]] = [
+    (b'"energy_mj": NaN', "energy_mj", "NaN"),
+    (b'"energy_mj": Infinity', "energy_mj", "Infinity"),
+    (b'"utilisation_ratio": -Infinity', "utilisation_ratio", "-Infinity"),
+    (b'"energy_mj": ' + b"9" * 41, "energy_mj", ""),
+    (b'"energy_mj": ' + b"9" * 5000, "energy_mj", "at most 64 bits"),
+    (b'"energy_mj": -' + b"9" * 5000, "energy_mj", "at most 64 bits"),
+    (b'"utilisation_ratio": 1e400', "utilisation_ratio", "larger"),
+    (b'"energy_mj": 1, "uuid": "GPU-z"', "uuid", "twice"),
+    (b'"energy_mj": 1, "\\u0075uid": "GPU-z"', "uuid", "twice"),
+    (b'"energy_mj": ' + b"[" * 300 + b"]" * 300, "energy_mj", "integer"),
+    (b'"energy_mj": {"a": 1, "a": 2}', "energy_mj", "twice"),
+    (b'"of_tomorrow": [[NaN]]', "of_tomorrow", "NaN"),
+]
+
+
+def test_one_bad_token_refuses_one_reading(client: TestClient, books: Books) -> None:
+    for sequence, (token, field, reason) in enumerate(BAD_TOKENS, 1):
+        readings = [board("GPU-a"), {"kind": "accelerator", "uuid": "GPU-b", "here": 0}, board("GPU-c")]
+        body = line(sequence, *readings).replace(b'"here": 0', token)
+        [receipt] = post(client, body).json()["receipts"]
+        assert (receipt["status"], receipt["stored"]) == ("stored", 2), token[:40]
+        assert [(r["index"], r["field"]) for r in receipt["rejected"]] == [(1, f"readings[1].{field}")], token[:40]
+        assert reason in receipt["rejected"][0]["reason"], token[:40]
+        assert receipt["committed_through"] == sequence
+    assert books.one("SELECT count(*) FROM accelerator_sample") == 2 * len(BAD_TOKENS)
+
+
+def test_a_refused_header_keeps_its_identity_unless_that_is_what_is_wrong(client: TestClient) -> None:
+    [receipt] = post(client, line(3, x=1).replace(b'"x": 1', b'"x": NaN')).json()["receipts"]
+    assert (receipt["stream"], receipt["sequence"]) == ("s1", 3)
+    [receipt] = post(client, line(3).replace(b'"sequence": 3', b'"sequence": 3, "sequence": 4')).json()["receipts"]
+    assert (receipt["stream"], receipt["sequence"]) == ("s1", 0)
+
+
 def test_a_bad_line_does_not_fail_its_neighbours(client: TestClient) -> None:
     response = post(client, b"\n".join([line(1), b'{"wattmill": 1}', b"nonsense", line(2)]))
     assert response.status_code == 200
@@ -162,14 +197,24 @@ def test_a_refused_line_still_says_how_far_its_stream_is(client: TestClient) -> 
 HOSTILE: list[tuple[str, bytes, str]] = [
     ("not JSON", b"hello", "batch"),
     ("not UTF-8", b'{"wattmill": 1, "stream": "\xff"}', "batch"),
-    ("NaN", line(readings=[]).replace(b'"readings": []', b'"readings": [NaN]'), "batch"),
-    ("Infinity", line(sequence=1, x=1).replace(b'"x": 1', b'"x": -Infinity'), "batch"),
-    ("5000 digits", line(x=1).replace(b'"x": 1', b'"x": ' + b"9" * 5000), "batch"),
+    ("NaN", line(readings=[]).replace(b'"readings": []', b'"readings": [NaN]'), "readings[0]"),
+    ("Infinity", line(sequence=1, x=1).replace(b'"x": 1', b'"x": -Infinity'), "x"),
+    ("5000 digits", line(x=1).replace(b'"x": 1', b'"x": ' + b"9" * 5000), "x"),
+    ("1e400 in the node", line(node={"name": "n", "x": [[1]]}).replace(b"[[1]]", b"[[1e400]]"), "node.x"),
+    ("a sequence of 41 digits", line(sequence=10**40), "sequence"),
+    ("a sequence that is NaN", line().replace(b'"sequence": 1', b'"sequence": NaN'), "sequence"),
     ("deep arrays", b"[" * 100_000, "batch"),
     ("deep objects", b'{"a":' * 100_000, "batch"),
     ("deep and closed", line(x=1).replace(b'"x": 1', b'"x": ' + b"[" * 50_000 + b"]" * 50_000), "batch"),
     ("duplicate key", line().replace(b'"sequence": 1', b'"sequence": 1, "sequence": 2'), "sequence"),
-    ("duplicate key in a reading", line().replace(b'"epoch": 7', b'"epoch": 7, "epoch": 8'), "epoch"),
+    ("duplicate key in a reading", line(2).replace(b'"epoch": 7', b'"epoch": 7, "epoch": 8'), "readings[0].epoch"),
+    ("readings given twice", line().replace(b'"readings"', b'"readings": [], "readings"'), "readings"),
+    ("a site given twice", line().replace(b'"site"', b'"site": "a", "site"'), "node.site"),
+    (
+        "a label given twice",
+        line(node={"name": "n", "labels": {"a": "x"}}).replace(b'"a"', b'"a": "y", "a"'),
+        "node.labels",
+    ),
     ("a NUL in the stream", line(stream="a\x00b"), "stream"),
     ("half a surrogate pair", line(stream="\ud800"), "stream"),
     ("half a pair in a label", line(node={"name": "n", "labels": {"\udfff": "x"}}), "node.labels"),
@@ -279,9 +324,9 @@ def test_zlib_without_a_gzip_header_is_not_gzip() -> None:
 def test_a_key_given_twice_is_found_whatever_the_texts_hold(document: dict[str, Any]) -> None:
     for ascii_ in (True, False):
         text = json.dumps(document, ensure_ascii=ascii_)
-        assert decode_json(text.encode()) == document
+        assert decode_json(text.encode()) == (document, [])
         for key in document:
             for colon in (":", " :", "\t\n :"):
                 twice = f"{json.dumps(key, ensure_ascii=ascii_)}{colon} 1"
-                with pytest.raises(WireError, match="twice"):
-                    decode_json(f"{{{twice}, {text[1:]}".encode())
+                _, faults = decode_json(f"{{{twice}, {text[1:]}".encode())
+                assert [(fault.index, "twice" in fault.reason) for fault in faults] == [(-1, True)]

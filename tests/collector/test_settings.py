@@ -172,6 +172,8 @@ def test_names_of_the_service_and_of_kubernetes_are_not_unknown(tmp_path: Path) 
         ("spool: {max_age: soon}", "spool.max_age", "14d"),
         ("discover: perhaps", "discover", "true or false"),
         ("labels: [a]", "labels", "rack"),
+        ("node: " + "n" * 257, "node", "256 characters"),
+        ("site: " + "名" * 171, "site", "512 bytes"),
         ("node: {a: b}", "node", "name"),
         ("engines: [{kind: vllm}]", "engines", "target"),
         ("engines: [{target: 'http://a/metrics', kind: vlm}]", "engines", "vllm"),

@@ -51,7 +51,8 @@ def _reading_schema(kind: str) -> dict[str, Any]:
             number = "integer" if metric.type == "int" else "number"
             limits = {"type": number, "minimum": metric.low, "maximum": metric.high}
         unit = f" ({metric.unit})" if metric.unit else ""
-        properties[metric.name] = {**limits, "description": f"{metric.kind}: {metric.help}{unit}"}
+        size = f"; at most {metric.high_bytes} bytes" if 0 < metric.high_bytes < 4 * metric.high else ""
+        properties[metric.name] = {**limits, "description": f"{metric.kind}: {metric.help}{unit}{size}"}
     required = ["kind", *(metric.name for metric in METRICS[kind] if metric.required)]
     return {"type": "object", "title": kind, "properties": properties, "required": required}
 

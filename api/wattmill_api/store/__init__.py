@@ -1,7 +1,8 @@
 """The only door to the database: named SQL statements and one short function per question asked of them.
 
-`ingest` writes what agents send, `rollup` reads samples as arrays and writes the ledger, `query` answers people,
-`keys` and `findings` keep their tables. Nothing outside this package and `migrate` imports psycopg.
+`ingest` writes what agents send, under the ids of `interner`; `rollup` reads samples as arrays and writes the ledger,
+`query` answers people, `keys` and `findings` keep their tables. Nothing outside this package and `migrate` imports
+psycopg.
 """
 
 from __future__ import annotations

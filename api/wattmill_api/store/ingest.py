@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from wattmill_api.store import statements
+from wattmill_api.store.interner import UNKNOWN, Interner, datetime_of
 from wattmill_collector.wire import (
     AbsenceReading,
     AcceleratorReading,
@@ -29,11 +30,10 @@ from wattmill_collector.wire import (
     Rejection,
 )
 
+__all__ = ["Interner", "ParsedBatch", "store_batches"]
+
 _SQL = statements("ingest")
 _POSTGRES_EPOCH_US = 946_684_800_000_000
-_SEEN_EVERY_US = (
-    30_000_000  # `last_seen` may lag this much: an update per device and tick would cost more than the samples
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,14 +47,6 @@ class ParsedBatch:
     readings: Sequence[tuple[int, Reading]]
     sha256: bytes
     rejections: Sequence[Rejection] = ()
-
-
-_SIGHTINGS = {
-    "intern_node": "saw_nodes",
-    "intern_accelerator": "saw_accelerators",
-    "intern_engine": "saw_engines",
-    "intern_placement": "saw_placements",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,165 +119,6 @@ _TABLES = (
 )
 
 
-def _datetime(time_us: int) -> dt.datetime:
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time_us)
-
-
-class Interner:
-    """Hands out the ids of sites, nodes, streams, boards, engines and placements; keeps them while they are true.
-
-    One per process; guarded by its caller. `token` names the database incarnation: after a restore ids may differ.
-    When a thing was seen is written in bulk by `write_sightings`, and only where it moved enough to matter.
-    """
-
-    def __init__(self) -> None:
-        self._token = ""
-        self._ids: dict[tuple[Any, ...], int] = {}
-        self._written: dict[tuple[str, int], tuple[int, int]] = {}
-        self._sighted: dict[tuple[str, int], tuple[int, int]] = {}
-
-    def renew(self, connection: psycopg.Connection[Any]) -> None:
-        """Forget everything when the database is not the one the ids came from."""
-        row = connection.execute(_SQL["database_token"]).fetchone()
-        token = str(row[0]) if row else ""
-        if token != self._token:
-            self.forget()
-            self._token = token
-
-    def forget(self) -> None:
-        """Drop all cached ids, after an error that may have come from a stale one."""
-        self._ids.clear()
-        self._written.clear()
-        self._sighted.clear()
-        self._token = ""
-
-    def get(
-        self,
-        connection: psycopg.Connection[Any],
-        statement: str,
-        key: tuple[Any, ...],
-        time_us: int,
-        parameters: Callable[[], dict[str, Any]],
-    ) -> int:
-        """The id for a key; asks the database when the key is new. `time_us` 0: its sightings are not kept."""
-        id_ = self._ids.get((statement, key))
-        if id_ is None:
-            row = connection.execute(_SQL[statement], {**parameters(), "seen": _datetime(time_us)}).fetchone()
-            assert row is not None  # every intern statement returns its row
-            id_ = self._ids[statement, key] = int(row[0])
-        if time_us:
-            first, last = self._sighted.get((statement, id_), (time_us, time_us))
-            self._sighted[statement, id_] = (min(first, time_us), max(last, time_us))
-        return id_
-
-    def write_sightings(self, connection: psycopg.Connection[Any]) -> dict[tuple[str, int], tuple[int, int]]:
-        """Write first and last sightings that moved; give what is returned to `sightings_stand` after the commit."""
-        moved: dict[tuple[str, int], tuple[int, int]] = {}
-        for key, (first, last) in self._sighted.items():
-            old_first, old_last = self._written.get(key, (first + 1, last))
-            if first < old_first or last > old_last + _SEEN_EVERY_US:
-                moved[key] = (min(first, old_first), max(last, old_last))
-        self._sighted.clear()
-        for statement, kind in _SIGHTINGS.items():
-            ids = sorted(id_ for name, id_ in moved if name == statement)  # one order for everybody: no deadlock
-            if ids:
-                times = [moved[statement, id_] for id_ in ids]
-                connection.execute(
-                    _SQL[kind],
-                    {
-                        "ids": ids,
-                        "first_times": [_datetime(first) for first, _ in times],
-                        "last_times": [_datetime(last) for _, last in times],
-                    },
-                )
-        return moved
-
-    def sightings_stand(self, written: dict[tuple[str, int], tuple[int, int]]) -> None:
-        """The transaction that wrote these sightings was committed."""
-        self._written.update(written)
-
-    def node(self, connection: psycopg.Connection[Any], header: NodeHeader, time_us: int) -> int:
-        """The node's id; a changed header (labels, boot, version) is written at once."""
-        site_id = self.get(connection, "intern_site", (header.site,), 0, lambda: {"name": header.site})
-        key = (site_id, header.name, header.boot_id, header.agent_version, header.interval_us, header.simulated)
-        return self.get(
-            connection,
-            "intern_node",
-            (*key, *sorted(header.labels.items())),
-            time_us,
-            lambda: {
-                "site_id": site_id,
-                "name": header.name,
-                "labels": Jsonb(dict(header.labels)),
-                "boot_id": header.boot_id,
-                "agent_version": header.agent_version,
-                "interval_us": header.interval_us,
-                "simulated": header.simulated,
-            },
-        )
-
-    def stream(self, connection: psycopg.Connection[Any], name: str, node_id: int) -> int:
-        return self.get(connection, "intern_stream", (name,), 0, lambda: {"name": name, "node_id": node_id})
-
-    def accelerator(
-        self, connection: psycopg.Connection[Any], uuid: str, node_id: int, time_us: int, r: AcceleratorReading | None
-    ) -> int:
-        key = (uuid,) if r is None else (uuid, node_id, r.index, r.model, r.memory_total_bytes, r.power_limit_mw)
-        return self.get(
-            connection,
-            "intern_accelerator",
-            key,
-            time_us,
-            lambda: {
-                "uuid": uuid,
-                "node_id": node_id,
-                "read": r is not None,
-                "device_index": r.index if r else None,
-                "model": r.model if r else "",
-                "vendor": r.vendor if r else "",
-                "memory_total_bytes": r.memory_total_bytes if r else None,
-                "power_limit_mw": r.power_limit_mw if r else None,
-            },
-        )
-
-    def engine(self, connection: psycopg.Connection[Any], r: EngineReading, node_id: int, time_us: int) -> int:
-        return self.get(
-            connection,
-            "intern_engine",
-            (node_id, r.target, r.series, r.engine_kind, r.version, r.tokens_move),
-            time_us,
-            lambda: {
-                "node_id": node_id,
-                "target": r.target,
-                "series": r.series,
-                "engine_kind": r.engine_kind,
-                "version": r.version,
-                "tokens_move": r.tokens_move,
-            },
-        )
-
-    def placement(
-        self, connection: psycopg.Connection[Any], r: EngineReading, engine_id: int, node_id: int, time_us: int
-    ) -> int:
-        # An engine without a configured workload is its own deployment: the model it serves names it.
-        name = r.workload or r.model or r.target
-        workload_id = self.get(
-            connection,
-            "intern_workload",
-            (name, r.model, r.team),
-            0,
-            lambda: {"name": name, "model": r.model, "team": r.team},
-        )
-        ids = sorted({self.accelerator(connection, uuid, node_id, time_us, None) for uuid in r.accelerators})
-        return self.get(
-            connection,
-            "intern_placement",
-            (engine_id, workload_id, *ids, r.method),
-            time_us,
-            lambda: {"engine_id": engine_id, "workload_id": workload_id, "accelerator_ids": ids, "method": r.method},
-        )
-
-
 @dataclasses.dataclass(slots=True)
 class _Plan:
     """What one batch will write, once claimed."""
@@ -313,7 +146,9 @@ def store_batches(
     try:
         with connection.transaction():
             interner.renew(connection)
-            plans = [_plan(connection, batch, interner) for batch in batches]
+            plans = [_plan(batch, interner) for batch in batches]
+            while interner.settle(connection):
+                plans = [_plan(batch, interner) for batch in batches]
     except BaseException:
         interner.forget()  # the ids that this transaction handed out went with it
         raise
@@ -328,12 +163,16 @@ def store_batches(
     return receipts
 
 
-def _plan(connection: psycopg.Connection[Any], batch: ParsedBatch, interner: Interner) -> _Plan:
-    node_id = interner.node(connection, batch.node, batch.time_us)
-    plan = _Plan(batch, node_id, interner.stream(connection, batch.stream, node_id), {t.name: [] for t in _TABLES}, [])
+def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
+    """What a batch will write; of use only when the interner knew every id."""
+    node_id = interner.node(batch.node, batch.time_us)
+    plan = _Plan(batch, node_id, UNKNOWN, {t.name: [] for t in _TABLES}, [])
+    if node_id == UNKNOWN:
+        return plan
+    plan.stream_id = interner.stream(batch.stream, node_id)
     time = batch.time_us - _POSTGRES_EPOCH_US
     for _, reading in batch.readings:
-        table, row = _row(connection, reading, batch.time_us, time, node_id, interner)
+        table, row = _row(reading, batch.time_us, time, node_id, interner)
         plan.rows[table].append(row)
         if isinstance(reading, AbsenceReading) and reading.subject == "batch" and reading.last_sequence is not None:
             first = reading.first_sequence if reading.first_sequence is not None else reading.last_sequence
@@ -342,19 +181,17 @@ def _plan(connection: psycopg.Connection[Any], batch: ParsedBatch, interner: Int
     return plan
 
 
-def _row(
-    connection: psycopg.Connection[Any], r: Reading, time_us: int, time: int, node_id: int, interner: Interner
-) -> tuple[str, tuple[Any, ...]]:
+def _row(r: Reading, time_us: int, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
     if isinstance(r, AcceleratorReading):
-        accelerator_id = interner.accelerator(connection, r.uuid, node_id, time_us, r)
+        accelerator_id = interner.accelerator(r, node_id, time_us)
         return "accelerator_sample", (
             *(time, accelerator_id, node_id, r.energy_mj, r.epoch, r.epoch_start_us, r.memory_used_bytes),
             *(r.clock_event_reasons, r.power_mw, r.power_instant_mw, r.power_limit_mw, r.sm_clock_mhz),
             *(r.memory_clock_mhz, r.process_count, r.utilisation_ratio, r.temperature_celsius),
         )
     if isinstance(r, EngineReading):
-        engine_id = interner.engine(connection, r, node_id, time_us)
-        placement_id = interner.placement(connection, r, engine_id, node_id, time_us)
+        engine_id = interner.engine(r, node_id, time_us)
+        placement_id = interner.placement(r, engine_id, node_id, time_us)
         return "engine_sample", (
             *(time, engine_id, node_id, placement_id, r.epoch, r.epoch_start_us, r.input_tokens),
             *(r.cached_input_tokens, r.computed_input_tokens, r.output_tokens, r.requests_finished, r.preemptions),
@@ -545,8 +382,8 @@ def _mark(connection: psycopg.Connection[Any], plans: list[_Plan]) -> None:
             _SQL["mark_dirty"],
             {
                 "node_ids": list(spans),
-                "first_times": [_datetime(first) for first, _ in spans.values()],
-                "last_times": [_datetime(last) for _, last in spans.values()],
+                "first_times": [datetime_of(first) for first, _ in spans.values()],
+                "last_times": [datetime_of(last) for _, last in spans.values()],
             },
         )
 

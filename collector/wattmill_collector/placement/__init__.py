@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from wattmill_collector.placement.configured import configured
+from wattmill_collector.placement.configured import configured, remember
 from wattmill_collector.placement.process import Process, Processes, related
 from wattmill_collector.wire import AcceleratorReading, Reading
+
+__all__ = ["Board", "Placement", "Seat", "boards_of", "place", "remember"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,12 +51,17 @@ def boards_of(readings: Iterable[Reading], pids: Mapping[str, tuple[int, ...]]) 
     return tuple(Board(r.uuid, r.index, pids.get(r.uuid)) for r in readings if isinstance(r, AcceleratorReading))
 
 
-def place(seats: Sequence[Seat], boards: Sequence[Board], table: Processes) -> dict[str, Placement]:
-    """Target → placement for all engines of a node at once: whether a board is shared depends on all of them."""
+def place(
+    seats: Sequence[Seat], boards: Sequence[Board], table: Processes, known: Sequence[Board] | None = None
+) -> dict[str, Placement]:
+    """Target → placement for all engines of a node at once: whether a board is shared depends on all of them.
+
+    `known`: the boards that a configuration may speak of, lost ones too (`remember`); as a rule `boards`.
+    """
     placed: dict[str, Placement] = {}
     for seat in seats:
         if seat.accelerators:
-            uuids, missing = configured(seat.accelerators, boards)
+            uuids, missing = configured(seat.accelerators, boards if known is None else known)
             placed[seat.target] = Placement(uuids, "configured" if uuids else "", missing)
     open_seats = [s for s in seats if s.holds_accelerators and not s.accelerators]
     holders = {pid for board in boards for pid in board.pids or ()}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from wattmill_collector.clock import Clock, SystemClock
-from wattmill_collector.placement import Board, Placement, Seat, place
+from wattmill_collector.placement import Board, Placement, Seat, place, remember
 from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure, place_of
@@ -28,6 +28,7 @@ from wattmill_collector.sources.promtext import ParseError, number
 from wattmill_collector.sources.scraper import Answer, Link, Scraper
 from wattmill_collector.wire import EARLIEST_US, LATEST_US, AbsenceReading, EngineReading, Reading
 
+SECOND_US = 1_000_000
 MINUTE_US = 60_000_000
 PLACE_EVERY_US = 10_000_000
 SETTLED_US = 30_000_000  # with the same engines and the same processes on the boards, placing again is rarely news
@@ -70,6 +71,9 @@ class _Target:
     proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
     listener: Process | None = None
     look_again_us: int = 0
+    placed_as: tuple[Process | None, int] | None = None  # the process and epoch for which process lists were asked for
+    list_us: int = 0
+    list_pause_us: int = SECOND_US
     about: About | None = None
     probe_us: int = 0
     probe_pause_us: int = PLACE_EVERY_US
@@ -81,6 +85,8 @@ class EngineSource:
     """Reads all configured engines, and those it finds behind the processes that hold a board.
 
     `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked every 10 s.
+    Such lists are up to 10 s old: `list_processes` has them read afresh at a tick at which an engine shows up as
+    another process, whose counters begin at zero and must not lack their boards.
 
     Errors: ValueError when a target or an engine kind can't be used.
     """
@@ -93,6 +99,7 @@ class EngineSource:
         *,
         interval_us: int = 10_000_000,
         boards: Callable[[], Sequence[Board]] = tuple,
+        list_processes: Callable[[int], None] = lambda _: None,
         discover: bool = False,
         proc: Path = Path("/proc"),
         processes: Processes | None = None,
@@ -103,13 +110,16 @@ class EngineSource:
         self._clock = clock or SystemClock()
         self._deadline_s = min(0.8 * interval_us / 1e6, 5.0)
         self._boards = boards
+        self._list_processes = list_processes
         self._discover = discover
         self._processes = processes or Processes(proc)
         self._listeners = Listeners(self._processes)
         self._known_boards: Sequence[Board] = ()
+        self._remembered: Sequence[Board] = ()
         self._placed: dict[str, Placement] = {}
         self._placed_at_us = -PLACE_EVERY_US
         self._settled_at_us = -SETTLED_US
+        self._looked_at_us = -PLACE_EVERY_US
         self._seats: tuple[Seat, ...] = ()
         self._targets = [self._target(one) for one in engines]
 
@@ -121,7 +131,7 @@ class EngineSource:
         understood: list[tuple[_Target, list[EngineValues]]] = []
         found: dict[str, Problems] = {}
         for target, answer in zip(asked, answers, strict=True):
-            if not target.confirmed and self._is_configured(target):
+            if target.discovered and self._is_configured(target):
                 target.link.close()
                 self._targets.remove(target)
                 continue
@@ -134,7 +144,7 @@ class EngineSource:
         self._ask_about(
             [t for t, _ in understood], self._deadline_s - (self._clock.monotonic_us() - began_monotonic_us) / 1e6
         )
-        self._place(time_us)
+        self._place(time_us, self._lists_are_stale([t for t, _ in understood], time_us))
         readings: list[Reading] = []
         for target, values in understood:
             placement = self._placed.get(target.settings.target, Placement())
@@ -143,10 +153,11 @@ class EngineSource:
                 names = ", ".join(placement.missing)
                 found[target.settings.target]["accelerators"] = (
                     "accelerator_not_found",
-                    f"this node has no accelerator {names}; correct `accelerators` of this engine",
+                    f"no accelerator {names} has been seen on this node; correct `accelerators` of this engine,"
+                    " unless that board is lost",
                 )
         for target in asked:
-            if target.confirmed:
+            if target.confirmed and target.settings.target in found:
                 readings += _absences(target, found[target.settings.target], time_us)
         self._forget_gone(time_us)
         return readings
@@ -248,25 +259,48 @@ class EngineSource:
                 if isinstance(answer, Answer):
                     target.about = parse_about(answer.body)
 
-    def _place(self, time_us: int) -> None:
+    def _lists_are_stale(self, targets: Iterable[_Target], time_us: int) -> bool:
+        """Whether an engine is another process than before, or has no board yet: asked for a few times a process."""
+        stale = False
+        for target in targets:
+            seat = _seat(target)
+            if seat.accelerators or not seat.holds_accelerators:
+                continue
+            now = (target.listener, target.evidence.epoch if target.evidence else 0)
+            if now != target.placed_as:
+                target.placed_as, target.list_pause_us = now, SECOND_US
+            elif (
+                time_us < target.list_us
+                or target.list_pause_us > PLACE_EVERY_US
+                or self._placed.get(seat.target, Placement()).accelerators
+            ):
+                continue
+            target.list_us = time_us + target.list_pause_us
+            target.list_pause_us *= 2
+            stale = True
+        return stale
+
+    def _place(self, time_us: int, stale: bool) -> None:
         targets = [t for t in self._targets if t.confirmed]
         seats = tuple(_seat(t) for t in targets)
-        if seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
+        if stale:
+            self._list_processes(time_us)
+        elif seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
             return
         boards = tuple(self._boards())
         if (seats, boards) == (self._seats, self._known_boards) and 0 <= time_us - self._settled_at_us < SETTLED_US:
             self._placed_at_us = time_us
             return
         self._known_boards, self._settled_at_us = boards, time_us
-        self._placed = place(seats, boards, self._processes)
-        if self._discover and time_us - self._placed_at_us >= PLACE_EVERY_US:
+        self._remembered = remember(self._remembered, boards)
+        self._placed = place(seats, boards, self._processes, self._remembered)
+        if self._discover and not 0 <= time_us - self._looked_at_us < PLACE_EVERY_US:
+            self._looked_at_us = time_us
             self._look_for_engines(boards)
         self._seats, self._placed_at_us = seats, time_us
 
     def _look_for_engines(self, boards: Sequence[Board]) -> None:
-        known = {
-            t.link.place.port for t in self._targets if t.discovered or t.listener or t.link.place.host in OWN_HOSTS
-        }
+        known = {t.link.place.port for t in self._targets if t.discovered or _may_be_here(t)}
         holders = {pid for board in boards for pid in board.pids or ()}
         for address, port in sorted(candidates(holders, self._processes)) if holders else ():
             if port not in known and len(self._targets) < MOST_CANDIDATES:
@@ -275,9 +309,9 @@ class EngineSource:
                 self._targets.append(self._target(settings, discovered=True))
 
     def _is_configured(self, candidate: _Target) -> bool:
-        """Whether a candidate's port is that of a configured engine, whose target calls this host by another name."""
+        """Whether a discovered port is that of a configured engine, whose target calls this host by another name."""
         port = candidate.link.place.port
-        return any(not t.discovered and t.listener and t.link.place.port == port for t in self._targets)
+        return any(t.link.place.port == port and not t.discovered and _may_be_here(t) for t in self._targets)
 
     def _postpone(self, target: _Target, reason: str, time_us: int) -> None:
         """A port that is no engine's, or not yet: try again later, and later still; the other path next time.
@@ -341,6 +375,12 @@ def _hash(*evidence: str | bytes | int) -> int:
     """8 bytes of BLAKE2b as a signed integer, never 0: that means no evidence."""
     texts = (e if isinstance(e, bytes) else str(e).encode("utf-8", "replace") for e in evidence)
     return int.from_bytes(hashlib.blake2b(b"\n".join(texts), digest_size=8).digest(), "big", signed=True) or 1
+
+
+def _may_be_here(target: _Target) -> bool:
+    """Whether a target is on this host, whatever it answers; without its name's address that is not known yet."""
+    unresolved = target.problems.get("", ("",))[0] == "name_not_resolved"
+    return target.link.is_local or target.link.place.host in OWN_HOSTS or unresolved
 
 
 def _seat(target: _Target) -> Seat:

@@ -25,6 +25,7 @@ from wattmill_collector.sources.engine_tables import (
     recognise,
 )
 from wattmill_collector.sources.promtext import PageReader, ParseError, Series, number, unescape_json
+from wattmill_collector.wire import MAX_KEY_BYTES
 
 MAX_ENGINES = 256  # behind one target
 LIMITS = dict.fromkeys(COUNTER_FIELDS, INT64_MAX) | {"requests_running": 10_000_000, "requests_waiting": 10_000_000}
@@ -288,7 +289,8 @@ def _ratio(texts: Sequence[bytes], places: Sequence[int]) -> tuple[float | None,
 
 
 def _storable(text: str, longest: int) -> str:
-    return text.replace("\x00", "\ufffd")[:longest]
+    """As much of a text as the wire takes for a part of a key."""
+    return text.replace("\x00", "\ufffd")[:longest].encode()[:MAX_KEY_BYTES].decode(errors="ignore")
 
 
 def _no_kind(kinds: Sequence[EngineKind], page: bytes) -> str:

@@ -61,6 +61,7 @@ class _Board:
     pids: tuple[int, ...] | None = None
     minute: int = -1
     turn: int = -1
+    listed_us: int = -1
     said_minute: int = -1
     unknown: bool = False  # an unknown error at this tick
     unknowns: int = 0  # ticks in a row
@@ -124,7 +125,7 @@ class NvmlSource:
     """Reads all NVIDIA boards that the driver shows to this process.
 
     `nvml_library` is the path of another library than the linker's libnvidia-ml.so.1. Process lists, which hold the
-    driver's lock for milliseconds, are read every `process_list_every_us`, the boards taking turns.
+    driver's lock for milliseconds, are read every `process_list_every_us`, the boards taking turns, and when asked for.
 
     Errors: NotHere without library, driver or board; Broken when only a person can help; TryAgain otherwise.
     """
@@ -186,6 +187,16 @@ class NvmlSource:
         """Process ids by board UUID, as last listed; a board whose list can't be read is left out."""
         boards = [slot.board for slot in self._slots if slot.board]
         return {board.uuid: board.pids for board in boards if board.pids is not None}
+
+    def list_processes(self, time_us: int) -> None:
+        """Read now the process list of every board that has not had its turn at this tick."""
+        driver = self._driver
+        for slot in self._slots:
+            board = slot.board
+            if driver and board and board.lists_processes and board.listed_us != time_us:
+                # A board that is lost by now has no list; the next tick finds out and says why.
+                with contextlib.suppress(_Lost):
+                    _list_processes(driver, board, time_us)
 
     def close(self) -> None:
         """Let go of the driver."""
@@ -281,7 +292,7 @@ class NvmlSource:
         turn = (time_us + board.settled["index"] * self._every_us // len(self._slots)) // self._every_us
         if turn != board.turn and board.lists_processes:
             board.turn = turn
-            _list_processes(driver, board)
+            _list_processes(driver, board, time_us)
 
         values = board.settled.copy()
         if board.fields is not None:
@@ -342,7 +353,8 @@ def _read_slow(board: _Board) -> None:
             board.slow_calls = tuple(other for other in board.slow_calls if other is not call)
 
 
-def _list_processes(driver: Driver, board: _Board) -> None:
+def _list_processes(driver: Driver, board: _Board, time_us: int) -> None:
+    board.listed_us = time_us
     status, pids = driver.list_processes(board.handle)
     if status == 0:
         board.pids = pids

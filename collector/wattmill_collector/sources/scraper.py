@@ -81,6 +81,11 @@ class Link:
         self._fresh = True
         self._local = ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the last connection that was made went to this host."""
+        return bool(self._local)
+
     def begin(self, path: str, wait_s: float) -> Answer | None:
         """Send a request. Errors: FetchError. An Answer is returned only when there is nothing to wait for."""
         self._request = b"GET " + path.encode() + self._head

@@ -20,7 +20,9 @@ from support.llama_server import llama_server
 from wattmill_collector.placement import Board
 from wattmill_collector.placement.process import Processes
 from wattmill_collector.settings import EngineSettings
+from wattmill_collector.sources.addresses import Names
 from wattmill_collector.sources.engine import EngineSource, parse_about
+from wattmill_collector.sources.scraper import Scraper
 from wattmill_collector.wire import AbsenceReading, EngineReading, Reading, decode_reading, encode_reading
 
 SECOND_US = 1_000_000
@@ -366,6 +368,120 @@ def test_an_engine_is_discovered_by_the_boards_its_process_holds(source: Make, e
     reading = next(r for r in engines(one.read(START_US + SECOND_US)) if r.target == engine.url)
     assert (reading.workload, reading.accelerators) == ("demo", ("GPU-a",))
     assert reading.method in ("process", "share")  # other tests' servers may live in this process
+
+
+def test_a_configured_index_means_the_same_board_while_that_is_lost(source: Make, engine: FakeEngine) -> None:
+    boards = [Board("GPU-a", 0), Board("GPU-b", 1)]
+    one = source(EngineSettings(engine.url, accelerators=("0", "1")), boards=lambda: boards)
+    assert only(one.read(START_US)).accelerators == ("GPU-a", "GPU-b")
+    del boards[0]
+    assert only(one.read(START_US + 10 * SECOND_US)).accelerators == ("GPU-a", "GPU-b")
+
+
+class Driver:
+    """Two boards whose process lists are as old as the last time they were read; this process is on the second."""
+
+    def __init__(self, *pids: int) -> None:
+        self.pids = pids
+        self.listed_us: list[int] = []
+        self._seen: tuple[int, ...] = ()
+
+    def boards(self) -> tuple[Board, ...]:
+        return Board("GPU-a", 0, ()), Board("GPU-b", 1, self._seen)
+
+    def list_processes(self, time_us: int) -> None:
+        self.listed_us.append(time_us)
+        self._seen = self.pids
+
+
+def test_an_engine_has_its_boards_on_its_first_reading_and_so_has_its_next_process(
+    source: Make, engine: FakeEngine
+) -> None:
+    driver = Driver(os.getpid())
+    one = source(engine.url, boards=driver.boards, list_processes=driver.list_processes)
+    for tick in range(5):
+        assert only(one.read(START_US + tick * SECOND_US)).accelerators == ("GPU-b",)
+    driver.pids = ()
+    driver.list_processes(0)
+    engine.down()
+    one.read(START_US + 5 * SECOND_US)
+    driver.pids = (os.getpid(),)
+    engine.restart(1_764_030_999.5)
+    engine.add(output=100)
+    for tick in range(6, 12):
+        reading = only(one.read(START_US + tick * SECOND_US))
+        assert (reading.accelerators, reading.output_tokens) == (("GPU-b",), 100)
+    assert driver.listed_us == [START_US, 0, START_US + 6 * SECOND_US]
+
+
+def test_an_engine_on_no_board_is_looked_for_a_few_times_and_then_in_turn(source: Make, engine: FakeEngine) -> None:
+    driver = Driver()
+    one = source(engine.url, boards=driver.boards, list_processes=driver.list_processes)
+    for tick in range(60):
+        assert only(one.read(START_US + tick * SECOND_US)).accelerators == ()
+    assert [(us - START_US) // SECOND_US for us in driver.listed_us] == [0, 1, 3, 7]
+
+
+def test_process_lists_are_read_once_for_all_engines_and_not_for_configured_ones(source: Make) -> None:
+    driver = Driver(os.getpid())
+    with FakeEngine() as a, FakeEngine() as b, FakeEngine() as c:
+        configured = EngineSettings(c.url, accelerators=("0",))
+        one = source(a.url, b.url, configured, boards=driver.boards, list_processes=driver.list_processes)
+        one.read(START_US)
+        c.restart()
+        one.read(START_US + SECOND_US)
+    assert driver.listed_us == [START_US]
+
+
+def pages_asked(engine: FakeEngine) -> int:
+    return engine.requests.count("/metrics")
+
+
+def test_an_engine_that_loads_is_not_also_discovered_under_another_name(source: Make, engine: FakeEngine) -> None:
+    """Configured by the host's name; its 503 tells nothing of the process that answers, but where it answered."""
+    url = engine.url.replace("127.0.0.1", "gpu-017")
+    boards = (Board("GPU-a", 0, (os.getpid(),)),)
+    names = Scraper(Names(lambda _, port: [("127.0.0.1", port)]))
+    one = source(url, discover=True, boards=lambda: boards, scraper=names)
+    engine.mode = "http_503"
+    for tick in range(30):
+        if tick == 25:
+            engine.mode = "ok"
+        readings = one.read(START_US + tick * SECOND_US)
+        here = [r for r in engines(readings) if str(engine.port) in r.target]
+        assert [r.target for r in here] == [url] * (tick >= 25)
+        assert pages_asked(engine) == tick + 1
+
+
+def test_an_engine_whose_name_is_not_resolved_yet_is_not_read_under_another(source: Make, engine: FakeEngine) -> None:
+    answers: list[tuple[str, int]] = []
+    url = engine.url.replace("127.0.0.1", "gpu-017")
+    boards = (Board("GPU-a", 0, (os.getpid(),)),)
+    one = source(url, discover=True, boards=lambda: boards, scraper=Scraper(Names(lambda _, port: answers)))
+    for tick in range(25):
+        if tick == 20:
+            answers.append(("127.0.0.1", engine.port))
+        here = [r for r in engines(one.read(START_US + tick * SECOND_US)) if str(engine.port) in r.target]
+        assert [r.target for r in here] == [url] * (tick >= 20)
+
+
+def test_a_discovered_engine_gives_way_when_a_configured_one_turns_out_to_be_the_same(
+    source: Make, engine: FakeEngine
+) -> None:
+    address = ["127.0.0.2"]  # nobody listens there
+    url = engine.url.replace("127.0.0.1", "gpu-017")
+    boards = (Board("GPU-a", 0, (os.getpid(),)),)
+    names = Scraper(Names(lambda _, port: [(address[0], port)]))
+    one = source(url, discover=True, boards=lambda: boards, scraper=names)
+    seen: list[set[str]] = []
+    for tick in range(30):
+        if tick == 5:
+            address[0] = "127.0.0.1"
+        here = [r.target for r in engines(one.read(START_US + tick * SECOND_US)) if str(engine.port) in r.target]
+        assert len(here) <= 1
+        seen.append(set(here))
+    assert seen[4] == {engine.url}
+    assert seen[5:] == [{url}] * 25
 
 
 def test_a_port_that_is_no_engine_is_not_reported(source: Make) -> None:

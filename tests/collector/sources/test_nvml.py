@@ -276,6 +276,44 @@ def test_boards_take_turns_with_their_process_lists(gpus: NvmlStandin, open_sour
     assert [gpus.calls(board, "processes") - before[board] for board in (0, 1)] == [0, 1]
 
 
+def test_process_lists_asked_for_are_those_of_now_and_cost_one_call_a_board(
+    gpus: NvmlStandin, open_source: Open
+) -> None:
+    gpus.set_processes(0, [11])
+    source = open_source(gpus)
+    source.read(T0)
+    source.list_processes(T0)
+    assert [gpus.calls(board, "processes") for board in (0, 1)] == [1, 1]  # they had their turn at this tick
+    gpus.set_processes(0, [])
+    gpus.set_processes(1, [13])
+    readings = source.read(T0 + SECOND)
+    source.list_processes(T0 + SECOND)
+    source.list_processes(T0 + SECOND)
+    assert source.processes() == {gpus.uuid(0): (), gpus.uuid(1): (13,)}
+    assert [gpus.calls(board, "processes") for board in (0, 1)] == [2, 2]
+    assert [r.process_count for r in accelerators(readings)] == [1, 0]
+    assert [r.process_count for r in accelerators(source.read(T0 + 2 * SECOND))] == [0, 1]
+
+
+def test_a_board_lost_while_its_processes_are_asked_for_is_said_at_the_next_tick(
+    gpus: NvmlStandin, open_source: Open
+) -> None:
+    gpus.set_processes(0, [11])
+    source = open_source(gpus)
+    source.read(T0)
+    gpus.lose(0)
+    source.list_processes(T0 + SECOND)
+    assert source.processes() == {gpus.uuid(1): ()}
+    assert [(a.id, a.reason) for a in absences(source.read(T0 + SECOND))] == [(gpus.uuid(0), "gpu_is_lost")]
+
+
+def test_without_a_driver_no_process_list_is_asked_for(gpus: NvmlStandin, open_source: Open) -> None:
+    source = open_source(gpus)
+    source.close()
+    source.list_processes(T0)
+    assert [gpus.calls(board, "processes") for board in (0, 1)] == [0, 0]
+
+
 def test_a_list_longer_than_the_room_for_it_is_read_whole(gpus: NvmlStandin, open_source: Open) -> None:
     gpus.set_processes(0, range(1000, 1300))
     source = open_source(gpus)
