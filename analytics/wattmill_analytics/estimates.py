@@ -27,7 +27,8 @@ from wattmill_analytics.status import (
 Int64s = NDArray[np.int64]
 Uint8s = NDArray[np.uint8]
 
-FROZEN_US = 30_000_000
+FROZEN_US = 30_000_000  # a stretch this long is judged by power, once the counter has moved again
+STANDING_US = 120_000_000  # a counter that still stands is given up only after this long: until then it may just rest
 FROZEN_READINGS = 3
 FROZEN_MW = 5_000
 _SECOND_US = 1_000_000
@@ -165,11 +166,13 @@ def _fill_frozen(
             elif continues:
                 mover = i
         if start >= 0 and _stood_still(time_us, start, last):
-            _settle(time_us, energy_mj, power_mw, start, last, mover, gap_us, highest_mw, delta, start_us, status)
+            _settle(
+                time_us, energy_mj, power_mw, first, start, last, mover, gap_us, highest_mw, delta, start_us, status
+            )
         start = next_start
         last = i
     if start >= 0 and _stood_still(time_us, start, last):
-        _settle(time_us, energy_mj, power_mw, start, last, -1, gap_us, highest_mw, delta, start_us, status)
+        _settle(time_us, energy_mj, power_mw, first, start, last, -1, gap_us, highest_mw, delta, start_us, status)
 
 
 @kernel
@@ -191,6 +194,7 @@ def _settle(
     time_us: Int64s,
     energy_mj: Int64s,
     power_mw: Int64s,
+    first: int,
     start: int,
     last: int,
     mover: int,
@@ -200,12 +204,16 @@ def _settle(
     start_us: Int64s,
     status: Uint8s,
 ) -> None:
-    """Decides about one stretch of equal readings from `start` to `last`; `mover` is where it moved again, or -1."""
+    """Decides about one stretch of equal readings from `start` to `last`; `mover` is where it moved again, or -1.
+
+    A board that rests draws nothing: one reading of rest after the stretch began, and the counter was right to stand.
+    `first` is the series' first reading: whether a stretch that begins there was longer can't be seen, so that what
+    the counter caught up with can't be compared.
+    """
     readings = 1
     before = start
     power_known = True
     whole_mj = 0
-    seen_mj = 0
     seen_us = 0
     far = False
     for j in range(start + 1, last + 1):
@@ -215,15 +223,15 @@ def _settle(
         duration_us = time_us[j] - time_us[before]
         far |= duration_us > gap_us
         if _trusted(power_mw[before], highest_mw) and _trusted(power_mw[j], highest_mw):
-            drawn_mj = _trapezoid(power_mw[before], power_mw[j], duration_us)
-            whole_mj += drawn_mj
+            if power_mw[j] <= FROZEN_MW:
+                return
+            whole_mj += _trapezoid(power_mw[before], power_mw[j], duration_us)
             if duration_us <= gap_us:
-                seen_mj += drawn_mj
                 seen_us += duration_us
         else:
             power_known = False
         before = j
-    if readings < FROZEN_READINGS or seen_us < FROZEN_US or seen_mj <= times(FROZEN_MW, seen_us, _SECOND_US):
+    if readings < FROZEN_READINGS or seen_us < (STANDING_US if mover < 0 else FROZEN_US):
         return
 
     caught_up = False
@@ -234,7 +242,7 @@ def _settle(
         moved_mj = energy_mj[mover] - energy_mj[start]
         if power_known:
             whole_mj += _trapezoid(power_mw[last], power_mw[mover], duration_us)
-            caught_up = moved_mj > 0 and whole_mj // 2 <= moved_mj and moved_mj // 2 <= whole_mj
+            caught_up = start > first and moved_mj > 0 and whole_mj // 2 <= moved_mj and moved_mj // 2 <= whole_mj
         if caught_up:
             delta[mover] = moved_mj
             start_us[mover] = time_us[start]

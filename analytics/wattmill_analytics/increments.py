@@ -188,10 +188,11 @@ def energy_increments(
     Returns: `Increments` in millijoules, [n].
     Rules: no energy value, and no counted difference that spans the reading -> ESTIMATED, the trapezoid between two
     power readings not more than gap_us apart; further apart -> UNKNOWN.
-    Frozen: at least 3 equal readings over at least 30 s while mean power is above 5 W -> every interval of the
-    stretch is ESTIMATED. When the counter moves again and the jump is 0.5 to 2 times what power says of the whole
-    stretch, it is counted once, as the difference over the stretch, and the readings inside become ANOMALY; else the
-    last interval is ESTIMATED too and counting goes on from there.
+    Frozen: at least 3 equal readings, after the first of which no reading shows rest (5 W or less). While the counter
+    still stands, every interval of the stretch is ESTIMATED once it lasts 120 s. When the counter moves again after at
+    least 30 s, and the jump is 0.5 to 2 times what power says of the whole stretch, it is counted once, as the
+    difference over the stretch, and the readings inside become ANOMALY; else the stretch and the last interval are
+    ESTIMATED and counting goes on from there. What a stretch caught up with is compared only where it began in sight.
     Errors: ValueError when shapes differ. Never raises on data.
     Accuracy: counted energy exact; a trapezoid is floored to a millijoule. Cost: O(n).
     Source: facts/reliability 8.3, rule 5 (amdsmi issue 38, rocm_smi_lib issue 180).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,15 +110,25 @@ def test_an_idle_board_that_stands_still_is_not_frozen() -> None:
     assert statuses(measure(board([10] * 6, 4))) == [FIRST, OK, OK, OK, OK, OK]
 
 
-def test_frozen_takes_thirty_seconds() -> None:
-    assert statuses(measure(board([7, 7, 7], 700))) == [FIRST, OK, OK]
-    assert statuses(measure(board([7, 7, 7, 7], 700))) == [FIRST, ESTIMATED, ESTIMATED, ESTIMATED]
+def test_a_counter_that_stands_is_given_up_after_two_minutes() -> None:
+    assert statuses(measure(board([7] * 12, 700))) == [FIRST, *[OK] * 11]
+    assert statuses(measure(board([7] * 13, 700))) == [FIRST, *[ESTIMATED] * 12]
 
 
 def test_a_frozen_counter_is_integrated_back_to_the_reading_that_moved() -> None:
-    found = measure(board([0, 7000, 7000, 7000, 7000], 700))
-    assert joules(found) == [0, 7000, 7000, 7000, 7000]
-    assert statuses(found) == [FIRST, OK, ESTIMATED, ESTIMATED, ESTIMATED]
+    found = measure(board([0, *[7000] * 13], 700))
+    assert joules(found) == [0, *[7000] * 13]
+    assert statuses(found) == [FIRST, OK, *[ESTIMATED] * 12]
+
+
+@pytest.mark.parametrize("seconds", [10, 30, 50, 120, 600])
+def test_a_counter_at_rest_after_work_is_not_frozen(seconds: int) -> None:
+    """The reading before the standstill still shows 528 W; those after it show rest."""
+    worked = board([0, 5280, 10_560], 528)
+    rest = [Reading((2 + i) * TICK, 10_560_000, 1, power_mw=0) for i in range(1, seconds // 10 + 1)]
+    found = measure([*worked, *rest])
+    assert sum(joules(found)) == 10_560
+    assert ESTIMATED not in statuses(found)
 
 
 def test_a_counter_that_catches_up_is_counted_once_over_the_stretch() -> None:
@@ -145,19 +156,19 @@ def test_a_jump_that_power_does_not_explain_is_not_counted() -> None:
 
 
 def test_a_glitch_in_a_frozen_stretch_does_not_end_it() -> None:
-    found = measure(board([7, 7, 9_000_000, 7, 7, 7], 700))
-    assert statuses(found) == [FIRST, ESTIMATED, ANOMALY, ESTIMATED, ESTIMATED, ESTIMATED]
-    assert sum(joules(found)) == 35000
+    found = measure(board([7, 7, 9_000_000, *[7] * 11], 700))
+    assert statuses(found) == [FIRST, ESTIMATED, ANOMALY, *[ESTIMATED] * 11]
+    assert sum(joules(found)) == 13 * 7000
 
 
 def test_a_gap_in_a_frozen_stretch_is_not_integrated() -> None:
-    times = [0, 10, 20, 30, 40, 100, 110]
-    readings = [Reading(t * S, 7, 1, power_mw=700_000) for t in times]
+    times = [10, *range(20, 130, 10), 190, 200]
+    readings = [Reading(0, 0, 1, power_mw=700_000), *(Reading(t * S, 7_000_000, 1, power_mw=700_000) for t in times)]
     found = measure(readings)
-    assert found[5] == (0, 40 * S, UNKNOWN)
-    assert sum(joules(found)) == 35000
-    caught_up = [*readings, Reading(120 * S, 84_000_007, 1, power_mw=700_000)]
-    assert measure(caught_up)[7] == (84_000_000, 0, GAP)
+    assert found[-2] == (0, 120 * S, UNKNOWN)
+    assert sum(joules(found)) == 7000 + 110 * 700 + 10 * 700
+    caught_up = [*readings, Reading(210 * S, 147_000_000, 1, power_mw=700_000)]
+    assert measure(caught_up)[-1] == (140_000_000, 10 * S, GAP)
 
 
 @st.composite

@@ -176,12 +176,27 @@ def test_a_counter_that_froze_and_caught_up_is_booked_once(connection: psycopg.C
     node.tick()
     for _ in range(8):
         node.tick(energy={"GPU-a": 3_000_000})
-    for _ in range(7):
+    for _ in range(13):
         node.tick()
         post_and_close(connection, node, interner=interner)
-    assert (total(connection, "estimated_mj") or 0) > 0
-    node.tick(energy={"GPU-a": 24_000_000})
+    assert total(connection, "energy_mj") == 24_000_000 + 13 * 3_000_000
+    assert total(connection, "estimated_mj") == 13 * 3_000_000
+    node.tick(energy={"GPU-a": 42_000_000})
     post_and_close(connection, node, interner=interner)
+    assert (total(connection, "energy_mj"), total(connection, "estimated_mj")) == (board.energy_mj, 0)
+
+
+@pytest.mark.parametrize("ticks", [2, 4, 6, 11])
+def test_a_counter_that_rests_for_less_than_two_minutes_adds_nothing(
+    connection: psycopg.Connection[Any], ticks: int
+) -> None:
+    node, interner = Node(), Interner()
+    board = node.board("GPU-a", energy_mj=0, power_mw=300_000)
+    node.tick()
+    node.tick(energy={"GPU-a": 3_000_000})
+    for _ in range(ticks):
+        node.tick()
+        post_and_close(connection, node, interner=interner)
     assert (total(connection, "energy_mj"), total(connection, "estimated_mj")) == (board.energy_mj, 0)
 
 

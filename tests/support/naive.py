@@ -251,20 +251,21 @@ def energy_increments(readings: Sequence[Reading], counter: Counter) -> list[Int
 
     for chain, mover in chains:
         links = list(pairwise(chain))
-        seen = [
-            (trapezoid(readings[a], readings[b]), readings[b].time_us - readings[a].time_us)
-            for a, b in links
-            if estimate(a, b)[2] == ESTIMATED
-        ]
-        seen_us = sum(us for _, us in seen)
-        seen_mj = sum(mj for mj, _ in seen)
-        if len(chain) < 3 or seen_us < 30 * SECOND_US or seen_mj <= 5_000 * seen_us // SECOND_US:
+        seen_us = sum(readings[b].time_us - readings[a].time_us for a, b in links if estimate(a, b)[2] == ESTIMATED)
+        rested = any(trusted(a) and trusted(b) and readings[b].power_mw <= 5_000 for a, b in links)
+        if len(chain) < 3 or rested or seen_us < (120 if mover is None else 30) * SECOND_US:
             continue
         if mover is not None:
             whole = [*links, (chain[-1], mover)]
             moved = readings[mover].value - readings[chain[0]].value
             drawn = sum(trapezoid(readings[a], readings[b]) for a, b in whole)
-            if all(trusted(k) for k in [*chain, mover]) and moved > 0 and drawn // 2 <= moved and moved // 2 <= drawn:
+            if (
+                chain[0] > 0
+                and all(trusted(k) for k in [*chain, mover])
+                and moved > 0
+                and drawn // 2 <= moved
+                and moved // 2 <= drawn
+            ):
                 far = any(readings[b].time_us - readings[a].time_us > counter.gap_us for a, b in whole)
                 found[mover] = (moved, readings[chain[0]].time_us, GAP if far else OK)
                 for k in chain[1:]:

@@ -32,10 +32,10 @@ class BoardIntervals:
     node_ids: Int64
 
     def reaches_back_to_us(self, window: Window) -> int:
-        """Where the earliest interval begins that skips readings and ends inside the window.
+        """Where the earliest interval begins that changes what minutes before the window hold.
 
         A counter that comes back, or moves again, is booked over all it missed, in place of the estimates made
-        meanwhile; so the minutes of those have to be written again.
+        meanwhile; and one that is found frozen was booked as 0 until then. Those minutes have to be written again.
         """
         time_us = self.samples["time_us"]
         before = np.concatenate([time_us[:1], time_us[:-1]])
@@ -46,7 +46,11 @@ class BoardIntervals:
             & (time_us <= window.last_us)
         )
         skips[self.samples.offsets[:-1][np.diff(self.samples.offsets) > 0]] = False
-        return int(self.increments.start_us[skips].min(initial=window.first_us))
+        frozen = (self.increments.status == increments.ESTIMATED) & (self.samples["energy_mj"] >= 0)
+        frozen &= np.isin(self.board, self.board[frozen & (time_us > window.first_us) & (time_us <= window.last_us)])
+        return int(
+            self.increments.start_us[skips | (frozen & (time_us <= window.last_us))].min(initial=window.first_us)
+        )
 
 
 def board_intervals(boards: Samples, fleet: Fleet) -> BoardIntervals:
@@ -54,7 +58,7 @@ def board_intervals(boards: Samples, fleet: Fleet) -> BoardIntervals:
     node_of = nodes_of(fleet, "accelerator")
     node_ids = np.array([node_of[id_] for id_ in boards.ids.tolist()], np.int64)
     limits = dict(zip(fleet.accelerator_ids.tolist(), fleet.accelerator_limit_mw.tolist(), strict=True))
-    highest = np.array([limits[id_] * 3 // 2 or ANY_BOARD_MW for id_ in boards.ids.tolist()], np.int64)
+    highest = np.array([limits[id_] * 3 or ANY_BOARD_MW for id_ in boards.ids.tolist()], np.int64)
     epoch, epoch_start = increments.infer_restarts(
         time_us=boards["time_us"],
         value=boards["energy_mj"],

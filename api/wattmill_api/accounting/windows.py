@@ -13,7 +13,7 @@ from wattmill_api.store.rollup import Device, Fleet, Int64, Samples
 
 MINUTE_US = 60_000_000
 HOUR_US = 3_600_000_000
-CONTEXT_US = 90_000_000  # at least this much around a window, by which its first and last readings are judged
+CONTEXT_US = 150_000_000  # at least this much around a window: a frozen counter is given up after 120 s
 FARTHEST_US = 15 * 24 * HOUR_US  # a spool keeps 14 days: nothing that continues a counter is further away
 
 
