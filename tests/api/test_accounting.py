@@ -328,3 +328,14 @@ def test_minutes_are_whole_even_off_the_grid(connection: psycopg.Connection[Any]
     post_and_close(connection, node)
     assert total(connection, "energy_mj") == 40 * 1_000_003
     assert node.time_us > START_US
+
+
+def test_first_tokens_in_the_agents_first_minute_survive_rolling_up_again(connection: psycopg.Connection[Any]) -> None:
+    node, interner = Node(), Interner()
+    node.board("GPU-a")
+    engine = node.engine(E, ["GPU-a"], output_tokens=None)
+    for shown in (None, 90, 120, 120, 150, 200, 250, 300):
+        engine.output_tokens = shown
+        node.tick(energy={"GPU-a": 10})
+        post_and_close(connection, node, interner=interner)
+    assert total(connection, "output_tokens") == 300

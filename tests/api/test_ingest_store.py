@@ -105,3 +105,22 @@ def test_ids_are_asked_again_after_a_restore(connection: psycopg.Connection[Any]
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         store_batches(connection, node.batches[1:], interner)
     assert store_batches(connection, node.batches[1:], interner)[0].status == "stored"
+
+
+def test_a_key_that_is_stored_and_repeated_in_the_group_is_counted_once(connection: psycopg.Connection[Any]) -> None:
+    node, interner = node_with_ticks(1), Interner()
+    store_batches(connection, node.batches, interner)
+    copies = [dataclasses.replace(node.batches[0], stream=c * 32, sha256=c.encode() * 32) for c in "xyz"]
+    receipts = store_batches(connection, copies, interner)
+    assert [(r.stored, r.duplicates) for r in receipts] == [(0, 3)] * 3
+
+
+def test_ids_that_were_rolled_back_are_never_used(connection: psycopg.Connection[Any]) -> None:
+    node, interner = node_with_ticks(1), Interner()
+    connection.execute("ALTER TABLE placement ADD CONSTRAINT never CHECK (method <> 'configured')")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        store_batches(connection, node.batches, interner)
+    connection.execute("ALTER TABLE placement DROP CONSTRAINT never")
+    assert store_batches(connection, node.batches, interner)[0].status == "stored"
+    orphans = "SELECT count(*) FROM accelerator_sample LEFT JOIN accelerator USING (accelerator_id) WHERE uuid IS NULL"
+    assert connection.execute(orphans).fetchone() == (0,)
