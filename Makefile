@@ -8,7 +8,7 @@ ROOTFS := /var/tmp/wattmill
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint types format check bench docs picture rootfs lock wheel ci-setup test-setup clean
+.PHONY: help up test lint types format check bench scoreboard docs chart picture rootfs lock zipapp wheel ci-setup test-setup clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,20 +36,33 @@ check: lint types test ## what CI asks for, without its real database and engine
 
 bench: $(VENV)/dev ## measure the kernels, and with WATTMILL_DATABASE_URL the line from post to ledger
 	$(BIN)/python tests/benchmarks/kernels.py
+	$(BIN)/python tests/benchmarks/detectors.py
 	@test -z "$$WATTMILL_DATABASE_URL" || PYTHONPATH=tests $(BIN)/python tests/benchmarks/line.py
+
+scoreboard: $(VENV)/dev ## how well detectors do on simulated weeks, beside fixed thresholds; SEEDS="1 2" for others
+	@PYTHONPATH=tests $(BIN)/python -m scoreboard $(SEEDS)
 
 docs: $(VENV)/dev ## write docs/metrics.md anew from the catalogue
 	$(BIN)/python scripts/metrics-page > docs/metrics.md
 
-picture: $(VENV)/dev ## take docs/img/page.png of a running `make up` (needs chromium)
+chart: ## copy alert rules and dashboards of deploy/ into the chart, which can hold no file from outside its folder
+	@mkdir -p helm/wattmill/files/rules helm/wattmill/files/dashboards
+	@cp deploy/prometheus/*.rules.yaml helm/wattmill/files/rules/
+	@cp deploy/grafana/dashboards/*.json helm/wattmill/files/dashboards/
+
+picture: $(VENV)/dev ## take the pictures in docs/img of a running `make up` (needs chromium)
 	$(BIN)/python scripts/picture
 
-rootfs: ## as root: unpack the real TimescaleDB and llama-server for the tests
+rootfs: ## as root: unpack the real TimescaleDB, llama-server and promtool for the tests
 	scripts/timescaledb-rootfs $(ROOTFS)/timescaledb
 	scripts/llama-rootfs $(ROOTFS)/llama
+	scripts/promtool $(ROOTFS)/promtool
 
 lock: ## pin every dependency anew (needs uv)
 	scripts/lock
+
+zipapp: $(VENV)/dev ## build the one-file agent into dist/wattmill.pyz
+	@scripts/zipapp dist/wattmill.pyz
 
 wheel: $(VENV)/dev ## build the wheel into dist/
 	$(BIN)/pip --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .

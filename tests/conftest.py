@@ -1,3 +1,3 @@
-"""Fixtures by subject, each in a plug-in of its own. In this order: the second uses the first."""
+"""Fixtures by subject, each in a plug-in of its own. In this order: the others use the first."""
 
-pytest_plugins = ["fix_database", "fix_browser"]
+pytest_plugins = ["fix_database", "fix_browser", "fix_promtool"]

@@ -18,13 +18,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wattmill_api import __version__, errors, migrate, reference
 from wattmill_api.auth import Guard
 from wattmill_api.coalescer import Coalescer, Store
+from wattmill_api.coverage import settled_at
 from wattmill_api.errors import DatabaseAway
+from wattmill_api.exposition import MINUTES
 from wattmill_api.metrics import Metrics
-from wattmill_api.routes import coverage, efficiency, findings, health, ingest, inventory, ledger, live, prices, series
+from wattmill_api.routes import (
+    coverage,
+    curves,
+    efficiency,
+    findings,
+    frontier,
+    health,
+    ingest,
+    inventory,
+    ledger,
+    live,
+    phases,
+    prices,
+    series,
+    suppressions,
+    targets,
+    webhooks,
+)
 from wattmill_api.routes.documents import Problem
 from wattmill_api.routes.examples import EXAMPLES
 from wattmill_api.settings import Settings
-from wattmill_api.store import keys, query
+from wattmill_api.store import exposition, keys, query
 from wattmill_api.store.database import Database, translated
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
 from wattmill_collector.wire import Receipt
@@ -40,6 +59,7 @@ the field and the limit. Keys come from `wattmill key create`; until the first o
 TAGS = [
     {"name": "ingest", "description": "What agents send."},
     {"name": "efficiency", "description": "Tokens per kilowatt-hour."},
+    {"name": "frontier", "description": "Distance to the best published configuration."},
     {"name": "ledger", "description": "Energy and tokens by account."},
     {"name": "findings", "description": "Waste, with evidence and remedy."},
     {"name": "inventory", "description": "What there is."},
@@ -82,6 +102,11 @@ def create_app(
         with database.reading() as connection:
             return query.job_runs(connection)
 
+    def exposed() -> exposition.Exposed:
+        settled = settled_at(app.state.now())
+        with database.reading() as connection:
+            return exposition.read(connection, settled, MINUTES)
+
     app = FastAPI(
         title="Wattmill",
         version=__version__,
@@ -97,14 +122,30 @@ def create_app(
     app.state.settings = settings
     app.state.database = database
     app.state.coalescer = coalescer
-    app.state.guard = Guard(_Keys(database), time.monotonic)
-    app.state.metrics = Metrics(coalescer, job_runs, unknown_settings)
+    app.state.guard = Guard(_Keys(database), time.monotonic, closed=bool(settings.given_keys))
+    app.state.metrics = Metrics(coalescer, job_runs, unknown_settings, exposed)
     app.state.feed = live.Feed(database)
     app.state.now = lambda: dt.datetime.now(dt.UTC)
     app.state.check_ready = _readiness(settings, database)
 
     api = APIRouter(prefix=API_PREFIX)
-    for part in (ingest, efficiency, ledger, findings, inventory, series, coverage, prices, live):
+    for part in (
+        ingest,
+        efficiency,
+        frontier,
+        ledger,
+        findings,
+        suppressions,
+        inventory,
+        series,
+        coverage,
+        prices,
+        live,
+        phases,
+        curves,
+        targets,
+        webhooks,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -1,8 +1,12 @@
 """Keys: who may do what. Open until the first key exists; from then on every route asks for its scope.
 
-A key reads `wm_<scope>_<id>_<secret>_<crc>`: the prefix and the checksum let a scanner find a leaked one offline. The
+A key reads `wm_<scope>_<id>_<secret>_<crc>`: the prefix and the checksum let a scanner find a leaked one offline. One
+made elsewhere (given_keys.py) may leave the checksum out: a chart's templates can't compute it. The
 secret has 256 random bits, so its plain SHA-256 is kept and nothing slower is needed. Keys are shown once and appear in
 no address and no log line. A revocation works within `CACHE_SECONDS` in every replica.
+
+A read key may be of some teams: it sees their rows alone (visibility.py), and asking it for another team is refused.
+A browser's cookie (session.py) stands in for the header where nothing is changed, and never where something is.
 """
 
 from __future__ import annotations
@@ -13,20 +17,30 @@ import hmac
 import re
 import secrets
 import zlib
-from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Protocol, cast
 
 from fastapi import Request, Security, params
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
 
+from wattmill_api import session, visibility
 from wattmill_api.errors import Forbidden, Unauthenticated
 
 Scope = Literal["ingest", "read", "admin"]
 SCOPES: tuple[Scope, ...] = ("ingest", "read", "admin")
 CACHE_SECONDS = 2.0
 _CACHE_SIZE = 100_000
-_KEY = re.compile(r"(wm_(ingest|read|admin)_([0-9a-f]{12})_([0-9a-f]{64}))_([0-9a-f]{8})")
+_KEY = re.compile(r"(wm_(ingest|read|admin)_([0-9a-f]{12})_([0-9a-f]{64}))(?:_([0-9a-f]{8}))?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Access:
+    """Who asks. `key_id` is None where no key is needed; `teams`: all that may be seen, None for everything."""
+
+    key_id: str | None = None
+    may_change: bool = True
+    teams: visibility.Teams = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +62,8 @@ class StoredKey(Protocol):
     def scope(self) -> str: ...
     @property
     def revoked(self) -> object | None: ...
+    @property
+    def teams(self) -> Sequence[str] | None: ...
 
 
 class KeyStore(Protocol):
@@ -66,10 +82,16 @@ def new_key(scope: Scope) -> NewKey:
 
 def parse_key(text: str) -> tuple[str, bytes] | None:
     """(key id, SHA-256 of the secret) of a well-formed key, else None. Needs no database."""
+    key = given_key(text)
+    return (key.key_id, key.sha256) if key else None
+
+
+def given_key(text: str) -> NewKey | None:
+    """A key that was made elsewhere, or None if this is none."""
     match = _KEY.fullmatch(text)
-    if match is None or not hmac.compare_digest(_crc(match[1]), match[5]):
+    if match is None or (match[5] is not None and not hmac.compare_digest(_crc(match[1]), match[5])):
         return None
-    return match[3], hashlib.sha256(match[4].encode()).digest()
+    return NewKey(text, match[3], cast(Scope, match[2]), hashlib.sha256(match[4].encode()).digest())
 
 
 def allows(scope: str, needed: str) -> bool:
@@ -82,12 +104,12 @@ def _crc(body: str) -> str:
 
 
 class Guard:
-    """Checks keys against the store, remembering each answer for `CACHE_SECONDS`."""
+    """Checks keys against the store, remembering each answer for `CACHE_SECONDS`. `closed`: keys are on their way."""
 
-    def __init__(self, store: KeyStore, monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: KeyStore, monotonic: Callable[[], float], *, closed: bool = False) -> None:
         self._store = store
         self._monotonic = monotonic
-        self._closed = False
+        self._closed = closed
         self._closed_asked = float("-inf")
         self._keys: dict[str, tuple[float, StoredKey | None]] = {}
 
@@ -99,23 +121,32 @@ class Guard:
             self._closed_asked = now
         return self._closed
 
-    async def check(self, text: str | None, needed: str) -> None:
-        """Let the request pass or raise. Errors: Unauthenticated, Forbidden, DatabaseAway."""
+    async def check(self, text: str | None, needed: str) -> Access:
+        """Let the request pass or raise; what it may see is narrowed from here on.
+
+        Errors: Unauthenticated, Forbidden, DatabaseAway.
+        """
+        visibility.see_only(None)
+        access = await self._check(text, needed)
+        visibility.see_only(access.teams)
+        return access
+
+    async def _check(self, text: str | None, needed: str) -> Access:
         if text is None:
             if await self.closed():
                 raise _unauthenticated("This service needs a key: send `Authorization: Bearer wm_…`.")
-            return
+            return Access()
         parsed = parse_key(text)
         if parsed is None:
             if await self.closed():
                 raise _unauthenticated(
                     "This is not a Wattmill key, or a part of it is missing.", 'error="invalid_token"'
                 )
-            return
+            return Access()
         key_id, sha256 = parsed
         stored = await self._find(key_id)
         if stored is None and not await self.closed():
-            return
+            return Access()
         if stored is None or stored.revoked is not None or not hmac.compare_digest(bytes(stored.sha256), sha256):
             raise _unauthenticated("This key is unknown or revoked.", 'error="invalid_token"')
         if not allows(stored.scope, needed):
@@ -123,6 +154,8 @@ class Guard:
                 f"This needs a key of scope {needed}; the key sent has scope {stored.scope}.",
                 headers={"WWW-Authenticate": f'Bearer realm="wattmill", error="insufficient_scope", scope="{needed}"'},
             )
+        teams = None if stored.teams is None else tuple(sorted(stored.teams))
+        return Access(key_id, allows(stored.scope, "admin"), teams)
 
     async def _find(self, key_id: str) -> StoredKey | None:
         now = self._monotonic()
@@ -144,7 +177,8 @@ def _unauthenticated(detail: str, more: str = "") -> Unauthenticated:
 _BEARER = HTTPBearer(
     scheme_name="key",
     bearerFormat="wm_<scope>_<id>_<secret>_<crc>",
-    description="A key from `wattmill key create`. Not needed until the first key exists.",
+    description="A key from `wattmill key create`; one of some teams sees their rows only. Not needed until the first "
+    "key exists. The page's own requests are read with its cookie instead; a cookie changes nothing under /api/v1.",
     auto_error=False,
 )
 
@@ -154,8 +188,28 @@ async def _authorise(
     scopes: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> None:
+    """What a browser adds by itself opens nothing that another site could make it send."""
     guard: Guard = request.app.state.guard
-    await guard.check(credentials.credentials if credentials else None, scopes.scopes[0])
+    key = credentials.credentials if credentials else None
+    if "authorization" not in request.headers:
+        elsewhere = session.from_elsewhere(request)
+        if request.method in ("GET", "HEAD"):
+            key = None if elsewhere else session.key_of(request)
+        elif elsewhere:
+            raise Forbidden(
+                "A page of another site sent this; changes come from this service's own page or with a key."
+            )
+    access = await guard.check(key, scopes.scopes[0])
+    if access.teams is not None:
+        for team in request.query_params.getlist("team"):
+            if team not in access.teams:
+                raise Forbidden(f"This key is for {_named(access.teams)}; it does not see {_named([team])}.")
+
+
+def _named(teams: Sequence[str]) -> str:
+    """Teams in a sentence; however many and long, it stays one."""
+    shown = ", ".join(repr(team[:64]) for team in teams[:5])
+    return f"team{'s' if len(teams) > 1 else ''} {shown}{' and others' if len(teams) > 5 else ''}"
 
 
 def needs(scope: Scope) -> params.Depends:

@@ -18,9 +18,10 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from wattmill_api import auth, embedded
+from wattmill_api import auth, embedded, given_keys
 from wattmill_api import migrate as migrations
 from wattmill_api.errors import WattmillError
+from wattmill_api.progress import Bar
 from wattmill_api.settings import Settings, unknown_names, without_password
 from wattmill_api.store import keys as key_store
 from wattmill_api.store.database import Database
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 DONE, FAILED, USELESS = 0, 1, 2
 RETRY_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 75  # longer than the longest interval, so that an agent's connection lives from tick to tick
+LONGEST_TEAM = 512
 GRACE_SECONDS = 2  # for answers under way when the service is told to stop
 
 
@@ -39,20 +41,31 @@ def serve(argv: Sequence[str]) -> int:
     _database_option(parser)
     _option(parser, "host", "address to listen on (default 127.0.0.1)")
     _option(parser, "port", "port to listen on (default 8080)")
+    _option(parser, "webhook-allow", "networks that webhooks may be posted to besides public addresses: 10.0.0.0/8,…")
+    _option(parser, "given-keys", "folder with a file for each key that was made elsewhere")
     _switch(parser, "no-jobs", "answer only; another replica runs the jobs")
     _switch(parser, "no-migrate", "leave the database's schema as it is")
     settings = _settings(parser.parse_args(argv))
     if not settings.database_url:
         return _useless("serve", "it needs a --database-url or WATTMILL_DATABASE_URL; `wattmill up` brings its own")
 
+    keys = Path(settings.given_keys) if settings.given_keys else None
+    try:
+        if keys:
+            given_keys.read(keys)  # what is wrong from the start is said at the start
+    except ValueError as error:
+        return _useless("serve", f"--given-keys (or WATTMILL_GIVEN_KEYS): {error}")
+
     import uvicorn
 
-    from wattmill_api import pages
+    from wattmill_api import forms, pages
     from wattmill_api.app import create_app
 
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings, extra_routers=[pages.router], unknown_settings=unknown_names(os.environ)),
+            create_app(
+                settings, extra_routers=[pages.router, forms.router], unknown_settings=unknown_names(os.environ)
+            ),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -68,15 +81,17 @@ def serve(argv: Sequence[str]) -> int:
         server.should_exit = True
 
     def bring_up_to_date() -> None:
-        refusal = _migrate_when_it_answers(settings.database_url, stopping)
+        refusal = _migrate_when_it_answers(settings.database_url, stopping) if settings.migrate else ""
         if refusal:
             refused.append(refusal)
             stop()
+        elif keys:
+            given_keys.keep_registered(settings, keys, stopping)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     stopping = threading.Event()
-    if settings.migrate:
+    if settings.migrate or keys:
         threading.Thread(target=bring_up_to_date, name="migrate", daemon=True).start()
     log.info("action=serve address=http://%s:%d settings=%s", settings.host, settings.port, settings.described())
     try:
@@ -127,13 +142,18 @@ def migrate(argv: Sequence[str]) -> int:
     url = _url(_settings(options), options.data)
     if not url:
         return _useless("migrate", "it needs a database: --database-url or WATTMILL_DATABASE_URL")
+    bar = Bar(sys.stderr, len(migrations.migrations()))
+    if bar.shown:  # names what is applied, as the log would
+        logging.getLogger(migrations.__name__).setLevel(logging.WARNING)
     try:
-        outcome = migrations.migrate(url)
+        outcome = migrations.migrate(url, told=bar.show)
     except migrations.SchemaRefused as error:
         return _useless("migrate", str(error))
     except migrations.Unreachable as error:
         _say("migrate", f"the database {without_password(url)} does not answer: {error}")
         return FAILED
+    finally:
+        bar.end()
     _out(f"{outcome.engine}: {', '.join(outcome.applied) or 'nothing to do'}")
     if outcome.note:
         _out(outcome.note)
@@ -147,6 +167,13 @@ def key(argv: Sequence[str]) -> int:
     create = verbs.add_parser("create", help="make a key and print it, once")
     _option(create, "scope", f"what the key may do: {', '.join(auth.SCOPES)}", required=True)
     _option(create, "name", "whose it is, for the list")
+    team = os.environ.get(_variable("team"))
+    create.add_argument(
+        "--team",
+        action="append",
+        help=f"a team whose rows are all that a read key sees; repeat for more [{_variable('team')}, one team]",
+    )
+    create.set_defaults(team_variable=[team] if team else None)
     listing = verbs.add_parser("list", help="every key, without its secret")
     revoke = verbs.add_parser("revoke", help="end a key")
     revoke.add_argument("key_id", help="the key's id, as `wattmill key list` shows it")
@@ -156,6 +183,8 @@ def key(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.what == "create" and options.scope not in auth.SCOPES:
         return _useless("key", f"--scope: must be one of {', '.join(auth.SCOPES)}, not {options.scope!r}")
+    if options.what == "create" and (problem := _wrong_teams(options.scope, _teams(options))):
+        return _useless("key", problem)
     settings = _settings(options)
     url = _url(settings, options.data)
     if not url:
@@ -175,7 +204,21 @@ def _key(options: argparse.Namespace, database: Database) -> int:
     if options.what == "create":
         made = auth.new_key(cast(auth.Scope, options.scope))
         with database.writing() as connection:
-            key_store.add(connection, key_id=made.key_id, sha256=made.sha256, scope=made.scope, name=options.name or "")
+            if _teams(options) and not key_store.narrowable(connection):
+                _say(
+                    "key",
+                    "--team: this database has no views for teams, as the role may not create a schema in it: "
+                    "GRANT CREATE ON DATABASE to the role, then run `wattmill migrate`",
+                )
+                return FAILED
+            key_store.add(
+                connection,
+                key_id=made.key_id,
+                sha256=made.sha256,
+                scope=made.scope,
+                name=options.name or "",
+                teams=_teams(options),
+            )
         _out(made.text)
         _say("key", f"this is key {made.key_id}; it is shown this once only")
         return DONE
@@ -188,11 +231,29 @@ def _key(options: argparse.Namespace, database: Database) -> int:
         return FAILED
     with database.reading() as connection:
         rows = key_store.all_keys(connection)
-    _out(f"{'id':<14}{'scope':<8}{'created':<22}{'state':<10}name")
+    _out(f"{'id':<14}{'scope':<8}{'created':<22}{'state':<10}{'teams':<20}name")
     for row in rows:
         state = "revoked" if row.revoked else "valid"
-        _out(f"{row.key_id:<14}{row.scope:<8}{row.created:%Y-%m-%dT%H:%M:%SZ}  {state:<10}{row.name}")
+        teams = "all" if row.teams is None else ", ".join(row.teams)
+        _out(f"{row.key_id:<14}{row.scope:<8}{row.created:%Y-%m-%dT%H:%M:%SZ}  {state:<10}{teams:<19} {row.name}")
     return DONE
+
+
+def _teams(options: argparse.Namespace) -> list[str] | None:
+    """The teams that a new key is for, each once; None: all."""
+    named = options.team or options.team_variable
+    return sorted(set(named)) if named else None
+
+
+def _wrong_teams(scope: str, teams: list[str] | None) -> str:
+    """Why there can't be such a key, or nothing."""
+    if teams is None:
+        return ""
+    if scope != "read":
+        return f"--team: only a key of scope read can be narrowed to teams, not one of scope {scope}"
+    if any(not 0 < len(team) <= LONGEST_TEAM or "\x00" in team for team in teams):
+        return f"--team: must be the name of a team, 1 to {LONGEST_TEAM} characters"
+    return ""
 
 
 def _migrate_when_it_answers(url: str, stopping: threading.Event) -> str:
@@ -272,6 +333,7 @@ def _switch(parser: argparse.ArgumentParser, name: str, explanation: str) -> Non
 
 def _database_option(parser: argparse.ArgumentParser) -> None:
     _option(parser, "database-url", "PostgreSQL or TimescaleDB: postgresql://user:password@host:port/name")
+    _option(parser, "database-password-file", "file that holds the password, which the address then leaves out")
 
 
 def _variable(option: str) -> str:

@@ -1,94 +1,164 @@
-"""Runs the detectors over closed minutes and keeps the findings: one incident is one finding, whatever runs again.
+"""Runs the detectors over closed minutes, group by group, and hands what they find to the life of findings.
 
-An incident is matched to its finding by kind, subject and overlapping time. It opens, grows, and closes by itself;
-an acknowledged finding stays acknowledged, a resolved one opens again when its incident goes on for an hour.
+A run looks back over a day and more, so that a day loaded at once is seen whole and a peak is known before anything is
+called too large. It looks at all of a fleet, or, where that would take longer than a run may, at the next part of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from wattmill_analytics.findings import Incident
-from wattmill_analytics.findings.detectors import DETECTORS
+from wattmill_analytics.findings.detectors import detect_boards, detect_engines
+from wattmill_analytics.findings.minutes import TOLD_FROM_BEFORE
+from wattmill_analytics.findings.residuals import LEAST_LEVEL_MINUTES
+from wattmill_api import judged, lifecycle, savings
+from wattmill_api.judged import Group, Judged
+from wattmill_api.lifecycle import Sighting
+from wattmill_api.store import curves
 from wattmill_api.store import detection as store
+from wattmill_api.store import lifecycle as findings
 from wattmill_api.store.database import Connection
-from wattmill_api.store.detection import Known, Subject
+from wattmill_api.store.detection import Engine
+from wattmill_api.store.lifecycle import Known, Subject
 
-# How far back a run looks: a day and a bit, so that a day loaded at once is seen whole; less for very large fleets,
-# where a run would read more minutes than it has seconds for.
-_LOOK_BACK = dt.timedelta(hours=26)
-_LOOK_BACK_LARGE = dt.timedelta(hours=3)
-_LARGE_FLEET = 2_000
-_FARTHEST = dt.timedelta(days=8)
-_REOPEN_AFTER = dt.timedelta(hours=1)
+# A run reads minutes from a whole quarter of a day on, so that it stays the same minute for some hours.
+LOOK_BACK, _STEP = dt.timedelta(hours=24), dt.timedelta(hours=6)
+# Engines and boards whose minutes are in memory at once (a million of each day's), and that one run looks at.
+MOST_AT_ONCE, MOST_IN_A_RUN = 700, 2_800
+_MINUTE = dt.timedelta(minutes=1)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def detect(connection: Connection, now: dt.datetime) -> str:
     """One run over the newest closed minutes; returns what it did in a few words."""
-    accelerators, oldest_open, newest = store.window(connection, now)
+    newest = store.newest(connection, now)
     if newest is None:
         return "no minutes yet"
-    last = newest + dt.timedelta(minutes=1)
-    first = last - (_LOOK_BACK if accelerators <= _LARGE_FLEET else _LOOK_BACK_LARGE)
-    if oldest_open is not None:
-        first = max(min(first, oldest_open), last - _FARTHEST)
-    incidents: list[tuple[str, Subject, Incident]] = []
-    for looks_at in ("engine", "accelerator"):
-        ids, minutes = store.read_minutes(connection, looks_at, first, last)
-        found = [
-            (detector.kind, incident)
-            for detector in DETECTORS
-            if detector.looks_at == looks_at
-            for incident in detector.detect(minutes)
-        ]
-        wanted = sorted({int(ids[incident.subject]) for _, incident in found})
-        subjects = store.subjects(connection, looks_at, wanted)
-        incidents += [(kind, subjects[int(ids[incident.subject])], incident) for kind, incident in found]
+    last = newest + _MINUTE
+    first = last - LOOK_BACK - (last - LOOK_BACK - _EPOCH) % _STEP
+    inventory = store.inventory(connection, first)
+    groups = judged.groups(inventory, MOST_AT_ONCE)
+    reference = curves.reference(connection, last)
+    names = workload_names(inventory.engines)
+    known = findings.known_findings(connection, first)
+    windows = findings.windows(connection, first)
+    seen = new = 0
+    for group in _whose_turn_it_is(connection, groups):
+        minutes = under_way(judged.read(connection, group, reference, first, last), names, known, first)
+        sightings = look(minutes, names)
+        subjects = _subjects(group, names)
+        with connection.transaction():
+            mine = [each for each in known if each.subject in subjects]
+            new += lifecycle.keep(connection, sightings, mine, windows, first, now)
+        seen += len(sightings)
+    everyone = _subjects(Group(tuple(inventory.engines), tuple(inventory.boards)), names)
     with connection.transaction():
-        return _keep(connection, first, incidents)
+        gone = lifecycle.close_unseen(connection, [each for each in known if each.subject not in everyone])
+        followed = savings.measure(connection, last)
+    return f"{seen} incidents, {new} new findings, {gone} of subjects that are gone, {followed} remedies followed"
 
 
-def _keep(connection: Connection, first: dt.datetime, incidents: list[tuple[str, Subject, Incident]]) -> str:
-    by_subject: dict[tuple[str, str], list[Known]] = {}
-    for known in store.known_findings(connection, first):
-        by_subject.setdefault((known.kind, known.subject), []).append(known)
-    touched: set[int] = set()
-    opened = 0
-    # Those that are over first: a finding must be closed before the next one of its subject opens.
-    for kind, subject, incident in sorted(incidents, key=lambda item: (not item[2].over, item[2].since_us)):
-        since, until = _time(incident.since_us), _time(incident.until_us)
-        match = [
-            known
-            for known in by_subject.get((kind, subject.name), [])
-            if known.finding_id not in touched and since <= known.last_seen and known.since <= until
-        ]
-        if match:
-            known = match[0]
-            touched |= {k.finding_id for k in match}
-            for other in match[1:]:
-                store.close_finding(connection, other)
-            state = _state(known, incident, until)
-            store.update_finding(
-                connection, known, subject, incident, state, until if incident.over or state == "resolved" else None
-            )
+def _whose_turn_it_is(connection: Connection, groups: Sequence[Group]) -> list[Group]:
+    """All groups, or as many as a run may look at, beginning after those of the run before."""
+    if sum(group.size for group in groups) <= MOST_IN_A_RUN:
+        return list(groups)
+    count = max(1, MOST_IN_A_RUN // MOST_AT_ONCE)
+    begin = store.turn(connection) * count
+    return [groups[i % len(groups)] for i in range(begin, begin + min(count, len(groups)))]
+
+
+def under_way(minutes: Judged, names: Mapping[int, str], known: Iterable[Known], first: dt.datetime) -> Judged:
+    """The same minutes, from `first` on, with what is known of incidents that they don't reach far enough back to tell.
+
+    The level that was usual before such an incident stands in its finding's evidence (`usual_energy_ratio`).
+    """
+    rows: dict[str, list[int]] = {}
+    for i, engine in enumerate(minutes.engines):
+        rows.setdefault(f"engine:{engine.name}", []).append(i)
+        rows.setdefault(f"workload:{names[engine.workload_id]}", []).append(i)
+    levels = np.full((len(minutes.engines), len(TOLD_FROM_BEFORE)), np.nan)
+    since_us = np.zeros(levels.shape, np.int64)
+    told_before = first + dt.timedelta(minutes=LEAST_LEVEL_MINUTES)
+    for each in known:
+        going_on = each.until is None and each.last_seen >= first
+        if each.kind in TOLD_FROM_BEFORE and going_on and each.since < told_before:
+            whose, column = rows.get(each.subject, []), TOLD_FROM_BEFORE.index(each.kind)
+            levels[whose, column] = math.log(float(each.evidence.get("usual_energy_ratio", 1.0)))
+            since_us[whose, column] = (each.since - _EPOCH) // dt.timedelta(microseconds=1)
+    engine_minutes = dataclasses.replace(minutes.engine_minutes, levels_under_way=levels, under_way_since_us=since_us)
+    return dataclasses.replace(minutes, engine_minutes=engine_minutes)
+
+
+def look(minutes: Judged, names: Mapping[int, str]) -> list[Sighting]:
+    """What all detectors find in a group's minutes. `names`: of workloads, by id."""
+    sightings: list[Sighting] = []
+    for kind, incident in detect_boards(minutes.board_minutes):
+        board = minutes.boards[incident.subject]
+        subject = Subject(
+            f"accelerator:{board.uuid}", board.site, board.node, "", board.simulated, (), (board.accelerator_id,)
+        )
+        sightings.append(Sighting(kind, subject, incident))
+    for detector, incident in detect_engines(minutes.engine_minutes):
+        if detector.about == "workload":
+            workload_id = minutes.workload_ids[incident.subject]
+            whose = [engine for engine in minutes.engines if engine.workload_id == workload_id]
+            name = f"workload:{names[workload_id]}"
         else:
-            opened += 1
-            state = "closed" if incident.over else "open"
-            store.insert_finding(connection, kind, subject, incident, state, until if incident.over else None)
-    stale = [k for group in by_subject.values() for k in group if k.until is None and k.finding_id not in touched]
-    for known in stale:
-        store.close_finding(connection, known)
-    return f"{len(incidents)} incidents, {opened} new findings, {len(stale)} closed"
+            whose = [minutes.engines[incident.subject]]
+            name = f"engine:{whose[0].name}"
+        sightings.append(Sighting(detector.kind, _about(name, whose), _in_words(incident, minutes)))
+    return sightings
 
 
-def _state(known: Known, incident: Incident, until: dt.datetime) -> str:
-    if known.state == "resolved":
-        goes_on = known.resolved is not None and not incident.over and until > known.resolved + _REOPEN_AFTER
-        return "open" if goes_on else "resolved"
-    if incident.over:
-        return "closed"
-    return known.state if known.state == "acknowledged" else "open"
+def _about(name: str, engines: Sequence[Engine]) -> Subject:
+    sites, nodes = {engine.site for engine in engines}, {(engine.site, engine.node) for engine in engines}
+    return Subject(
+        name=name,
+        site=engines[0].site if len(sites) == 1 else "",
+        node=engines[0].node if len(nodes) == 1 else "",
+        workload=engines[0].workload,
+        simulated=any(engine.simulated for engine in engines),
+        engine_ids=tuple(engine.engine_id for engine in engines),
+        board_ids=tuple(sorted({board for engine in engines for board in engine.board_ids})),
+    )
 
 
-def _time(time_us: int) -> dt.datetime:
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time_us)
+def _in_words(incident: Incident, minutes: Judged) -> Incident:
+    """Codes of versions and ids of boards in the evidence become the names that people know them by."""
+    evidence: dict[str, float | int | str] = {}
+    uuids = {board.accelerator_id: board.uuid for board in minutes.boards}
+    for name, value in incident.evidence.items():
+        if name in ("version_before", "version_after") and isinstance(value, int):
+            if 0 <= value < len(minutes.versions):
+                evidence[name] = minutes.versions[value]
+        elif name == "slow_board" and isinstance(value, int):
+            if value in uuids:
+                evidence[name] = uuids[value]
+        else:
+            evidence[name] = value
+    return dataclasses.replace(incident, evidence=evidence)
+
+
+def workload_names(engines: Sequence[Engine]) -> dict[int, str]:
+    """What each workload is called in findings: its name, with model and team where two have the same one."""
+    known = {engine.workload_id: engine for engine in engines}
+    same = Counter(engine.workload for engine in known.values())
+    return {
+        id_: engine.workload if same[engine.workload] == 1 else f"{engine.workload} ({engine.model}, {engine.team})"
+        for id_, engine in known.items()
+    }
+
+
+def _subjects(group: Group, names: Mapping[int, str]) -> set[str]:
+    return (
+        {f"engine:{engine.name}" for engine in group.engines}
+        | {f"workload:{names[engine.workload_id]}" for engine in group.engines}
+        | {f"accelerator:{board.uuid}" for board in group.boards}
+    )

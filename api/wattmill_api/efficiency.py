@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from wattmill_api import slo
 from wattmill_api.store.prices import Prices
 from wattmill_api.store.query import Facts
 
@@ -71,11 +72,12 @@ def rows(
     start: dt.datetime,
     cuts: Sequence[dt.datetime],
     expected_us: ExpectedUs | None = None,
+    slos: Mapping[_Key, slo.Slo] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of /efficiency, in the order of the facts. `start` and `cuts` say when each slice begins.
 
     `expected_us`: how long a group should have been read in a bucket, where that is known; time without any row counts
-    as not covered then.
+    as not covered then. `slos`: what is known of latencies.
     """
     sums: dict[_Key, Sum] = {}
     for item, energy_mj in zip(facts, _scoped(facts, prices, scope, start, cuts), strict=True):
@@ -89,7 +91,8 @@ def rows(
     if expected_us is not None:
         for (time, group), total in sums.items():
             total.span_us = max(total.span_us, expected_us(time, group))
-    return [_row(time, dict(group), total, scope) for (time, group), total in sums.items()]
+    found = slos or {}
+    return [_row(*key, total, scope, found.get(key)) for key, total in sums.items()]
 
 
 def _since(facts: Facts, start: dt.datetime, cuts: Sequence[dt.datetime]) -> dt.datetime:
@@ -141,7 +144,7 @@ def _price(total: Sum, energy_mj: int, site: str, time: dt.datetime, prices: Pri
         total.missing.add("carbon")
 
 
-def _row(time: dt.datetime, group: Mapping[str, str | None], total: Sum, scope: str) -> dict[str, Any]:
+def _row(time: dt.datetime, group: _Group, total: Sum, scope: str, latency: slo.Slo | None) -> dict[str, Any]:
     energy_mj = None if "pue" in total.missing else total.energy_mj
     output, all_input, cached = total.output_tokens, total.input_tokens, total.cached_input_tokens
     every = None if output is None or all_input is None else all_input + output
@@ -151,7 +154,7 @@ def _row(time: dt.datetime, group: Mapping[str, str | None], total: Sum, scope: 
     measured = not total.estimated_mj and not total.missing & {"host", "placement"}
     return {
         "time": time,
-        "group": group,
+        "group": dict(group),
         "tokens": {"input": all_input, "cached_input": cached, "output": output},
         "energy_mj": energy_mj,
         "energy_kwh": None if energy_mj is None else energy_mj / MJ_PER_KWH,
@@ -170,6 +173,7 @@ def _row(time: dt.datetime, group: Mapping[str, str | None], total: Sum, scope: 
         "scope": scope,
         "missing": sorted(total.missing),
         "simulated": total.simulated,
+        "slo": slo.document(latency, output, energy_mj),
     }
 
 

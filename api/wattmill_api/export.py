@@ -42,10 +42,19 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
             cells.update(
                 {column: value[name] if value else None for name, column in names.items() if not value or name in value}
             )
+        elif key == "slo":
+            cells.update(_flat_slo(value or {}))
         elif isinstance(value, list):
             cells[key] = ";".join(str(item) for item in value)
         else:
             cells[key] = value
+    return cells
+
+
+def _flat_slo(slo: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {name: value for name, value in slo.items() if name not in ("target", "coverage")}
+    cells.update({f"target_{name}": value for name, value in slo.get("target", {}).items()})
+    cells["slo_coverage"] = slo.get("coverage")
     return cells
 
 
@@ -72,7 +81,7 @@ def _cell(value: Any) -> object:
 
 
 _INTEGERS = ("_mj", "_tokens", "_us")
-_FLOATS = ("_kwh", "_per_token", "_per_million_tokens", "_grams", "coverage", "cost")
+_FLOATS = ("_kwh", "_ms", "_ratio", "_per_token", "_per_met_token", "_per_million_tokens", "_grams", "coverage", "cost")
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], notes: Mapping[str, str]) -> bytes:

@@ -15,16 +15,20 @@ from collections.abc import Callable
 from apscheduler.schedulers.background import BackgroundScheduler
 
 import wattmill_analytics
-from wattmill_api import accounting, detection
+from wattmill_analytics import rehearsal
+from wattmill_api import accounting, curves, detection, phases
 from wattmill_api.settings import Settings
+from wattmill_api.store import exposition
 from wattmill_api.store import jobs as store
 from wattmill_api.store.database import Connection
+from wattmill_api.webhooks import notify
 
 log = logging.getLogger(__name__)
 
-SAMPLE_TABLES = ("accelerator_sample", "engine_sample", "host_sample", "absence")
-MINUTE_TABLES = ("ledger_minute", "host_minute", "accelerator_minute", "engine_minute")
+SAMPLE_TABLES = ("accelerator_sample", "engine_sample", "latency_sample", "host_sample", "absence")
+MINUTE_TABLES = ("ledger_minute", "host_minute", "accelerator_minute", "engine_minute", "latency_minute")
 _LEAD_EVERY_S = 5
+_LEARN_EVERY_S = 600
 
 
 class Jobs:
@@ -37,17 +41,30 @@ class Jobs:
         # One worker: the jobs share the leader's connection, and roll-up must not compete with itself for two cores.
         self._scheduler = BackgroundScheduler(
             timezone=dt.UTC,
-            executors={"default": {"type": "threadpool", "max_workers": 1}},
+            executors={
+                "default": {"type": "threadpool", "max_workers": 1},
+                "outside": {"type": "threadpool", "max_workers": 1},
+            },
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        table: tuple[tuple[str, float, Callable[[Connection], str]], ...] = (
+        self._add(
             ("lead", _LEAD_EVERY_S, lambda _: ""),
             ("roll-up", settings.roll_up_every_s, self._roll_up),
-            ("detect", settings.detect_every_s, self._detect),
             ("verify", 600, self._verify),
             ("retain", 3600, self._retain),
         )
-        for name, every_s, function in table:
+        # Receivers may be slow: they are posted to beside the other jobs, on a connection of their own.
+        self._scheduler.add_job(
+            self._notify,
+            "interval",
+            id="notify",
+            executor="outside",
+            seconds=settings.notify_every_s,
+            next_run_time=dt.datetime.now(dt.UTC),
+        )
+
+    def _add(self, *jobs: tuple[str, float, Callable[[Connection], str]]) -> None:
+        for name, every_s, function in jobs:
             self._scheduler.add_job(
                 self._run,
                 "interval",
@@ -65,6 +82,14 @@ class Jobs:
         wattmill_analytics.warm_up()
         if not self._stopping.is_set():
             self._scheduler.start()
+        # What judges takes longer to compile, and can wait: roll-up goes on meanwhile.
+        rehearsal.rehearse()
+        if not self._stopping.is_set():
+            self._add(
+                ("curves", _LEARN_EVERY_S, self._learn_curves),
+                ("detect", self._settings.detect_every_s, self._detect),
+                ("phases", _LEARN_EVERY_S, self._learn_phases),
+            )
 
     def stop(self) -> None:
         """Ends after the job that runs now; gives the lock back."""
@@ -97,7 +122,11 @@ class Jobs:
 
     def _run(self, name: str, function: Callable[[Connection], str]) -> None:
         connection = self._lead()
-        if connection is None or name == "lead" or self._stopping.is_set():
+        if connection is not None and name != "lead":
+            self._run_on(connection, name, function)
+
+    def _run_on(self, connection: Connection, name: str, function: Callable[[Connection], str]) -> None:
+        if self._stopping.is_set():
             return
         try:
             store.began(connection, name)
@@ -115,7 +144,28 @@ class Jobs:
         return f"{closed} windows"
 
     def _detect(self, connection: Connection) -> str:
-        return detection.detect(connection, dt.datetime.now(dt.UTC))
+        now = dt.datetime.now(dt.UTC)
+        said = detection.detect(connection, now)
+        exposition.count_findings(connection, now)
+        return said
+
+    def _learn_curves(self, connection: Connection) -> str:
+        return curves.learn_curves(connection, dt.datetime.now(dt.UTC))
+
+    def _learn_phases(self, connection: Connection) -> str:
+        return phases.learn_phases(connection, dt.datetime.now(dt.UTC))
+
+    def _notify(self) -> None:
+        if self._connection is None:  # another replica leads, or none yet
+            return
+        try:
+            with store.connect(self._settings.database_url) as connection:
+                self._run_on(connection, "notify", self._tell)
+        except store.Lost as error:
+            log.warning("the database can't be reached: %s", error, extra={"action": "notify"})
+
+    def _tell(self, connection: Connection) -> str:
+        return notify.notify(connection, dt.datetime.now(dt.UTC), notify.outside(self._settings))
 
     def _verify(self, connection: Connection) -> str:
         last = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
@@ -132,5 +182,6 @@ class Jobs:
         now = dt.datetime.now(dt.UTC)
         store.drop_older(connection, SAMPLE_TABLES, now - dt.timedelta(days=self._settings.retain_samples_days))
         store.drop_older(connection, MINUTE_TABLES, now - dt.timedelta(days=self._settings.retain_minutes_days))
+        notify.forget(connection, now)
         pruned = store.prune_batch_ledger(connection, now - dt.timedelta(days=self._settings.retain_samples_days))
         return f"{pruned} batch rows pruned"

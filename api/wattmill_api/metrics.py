@@ -1,27 +1,36 @@
-"""The service's own metrics. One registry an application, so that two in one process (tests) never share a counter."""
+"""What /metrics shows: this process's own counters, and the ledger's (exposition.py), which every replica shows alike.
+
+One pair of registries an application, so that two in one process (tests) never share a counter.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from wattmill_api import __version__
 from wattmill_api.coalescer import Coalescer
 from wattmill_api.errors import WattmillError
+from wattmill_api.exposition import LedgerFamilies, Reader
 
 JobRuns = Callable[[], Sequence[Mapping[str, Any]]]
 
 
 class Metrics:
-    """Requests are counted where they pass; storing and jobs are read when scraped."""
+    """Requests are counted where they pass; storing, jobs and the ledger are read when scraped."""
 
-    def __init__(self, coalescer: Coalescer, job_runs: JobRuns, unknown_settings: Sequence[str]) -> None:
+    def __init__(
+        self, coalescer: Coalescer, job_runs: JobRuns, unknown_settings: Sequence[str], ledger: Reader
+    ) -> None:
         self.registry = CollectorRegistry()
+        self.ledger = CollectorRegistry()
+        self._composing = threading.Lock()
         self.requests = Counter(
             "wattmill_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )
@@ -31,14 +40,23 @@ class Metrics:
         self.registry.register(_Stored(coalescer))
         self.registry.register(_Jobs(job_runs))
         self.registry.register(_Build(unknown_settings))
+        self.withheld = Gauge(
+            "wattmill_ledger_withheld",
+            "1 when the families of the ledger are left out, because the scrape came without a key that may read.",
+            registry=self.registry,
+        )
+        self.ledger.register(LedgerFamilies(ledger))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(method, route).observe(seconds)
 
-    def page(self) -> bytes:
-        """The exposition, in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def page(self, *, with_ledger: bool) -> bytes:
+        """The exposition, in Prometheus' text format. Names of workloads and teams are for those who may read."""
+        with self._composing:
+            self.withheld.set(0 if with_ledger else 1)
+            own = generate_latest(self.registry)
+        return own + generate_latest(self.ledger) if with_ledger else own
 
 
 class _Stored(Collector):
@@ -78,7 +96,8 @@ class _Jobs(Collector):
             return [up]
         up.add_metric([], 1.0)
         for run in runs:
-            ok.add_metric([run["job"]], float(bool(run["ok"])))
+            if run["ok"] is not None:
+                ok.add_metric([run["job"]], float(run["ok"]))
             if isinstance(run["finished"], dt.datetime):
                 finished.add_metric([run["job"]], run["finished"].timestamp())
         return [up, ok, finished]
@@ -87,8 +106,8 @@ class _Jobs(Collector):
     def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
         return (
             GaugeMetricFamily("wattmill_database_up", "Whether the database answers.", labels=[]),
-            GaugeMetricFamily("wattmill_job_ok", "Whether the job's last run succeeded.", labels=["job"]),
-            GaugeMetricFamily("wattmill_job_finished_timestamp_seconds", "When the job last ended.", labels=["job"]),
+            GaugeMetricFamily("wattmill_job_ok", "Whether the job's last run succeeded.", labels=["name"]),
+            GaugeMetricFamily("wattmill_job_finished_timestamp_seconds", "When the job last ended.", labels=["name"]),
         )
 
 

@@ -1,7 +1,8 @@
 """Brings a database's schema up to date: numbered plain-SQL files, each applied once, under an advisory lock.
 
 A file is one transaction unless its head says `-- no-transaction` (then it is one statement). A file whose head says
-`-- requires: timescaledb` waits until the database has the extension: it is applied by the first run that finds it.
+`-- requires: timescaledb` waits until the database has the extension, `-- requires: create-schema` until the role may
+create a schema there: it is applied by the first run that finds it.
 What was applied is remembered with its SHA-256; a file that changed afterwards is refused. Forward only.
 
 What the engine under us offers is probed here, once, and nowhere else.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, LiteralString
@@ -62,7 +63,7 @@ class Migration:
     name: str
     sql: str
     transaction: bool
-    requires_timescaledb: bool
+    requires: str = ""
 
     @property
     def sha256(self) -> bytes:
@@ -107,7 +108,7 @@ def parse(name: str, text: str) -> Migration:
         name=name,
         sql=text,
         transaction="no-transaction" not in head,
-        requires_timescaledb="requires: timescaledb" in head,
+        requires=next((line.removeprefix("requires: ") for line in head if line.startswith("requires: ")), ""),
     )
 
 
@@ -130,8 +131,12 @@ def probe(connection: Connection) -> Engine:
     return Engine(server, "none" if available is None else "available", available or "")
 
 
-def migrate(url: str, files: Sequence[Migration] | None = None) -> Outcome:
-    """Apply what is missing. Safe to run from every replica at once.
+def migrate(
+    url: str,
+    files: Sequence[Migration] | None = None,
+    told: Callable[[int, str], None] = lambda _done, _name: None,
+) -> Outcome:
+    """Apply what is missing. Safe to run from every replica at once. `told`: how many files are done, and the next.
 
     Errors: SchemaRefused where a person has to decide; Unreachable where the database is away.
     """
@@ -146,9 +151,10 @@ def migrate(url: str, files: Sequence[Migration] | None = None) -> Outcome:
         applied_before = _applied(connection)
         _refuse_changed(wanted, applied_before)
         missing = [migration for migration in wanted if migration.number not in applied_before]
-        has_timescaledb = engine.timescaledb in ("apache", "timescale")
-        now = [migration for migration in missing if has_timescaledb or not migration.requires_timescaledb]
-        for migration in now:
+        offered = _offered(connection, engine)
+        now = [migration for migration in missing if migration.requires in offered]
+        for done, migration in enumerate(now):
+            told(len(wanted) - len(now) + done, migration.name)
             _apply(connection, migration)
             log.info("action=migrate file=%s", migration.name)
     waiting = tuple(migration.name for migration in missing if migration not in now)
@@ -161,8 +167,21 @@ def current(url: str) -> bool:
         if connection.execute("SELECT to_regclass('schema_migration')").fetchone() == (None,):
             return False
         applied = _applied(connection)
-        plain = probe(connection).timescaledb in ("none", "available")
-        return all(m.number in applied or (plain and m.requires_timescaledb) for m in migrations())
+        offered = _offered(connection, probe(connection))
+        return all(m.number in applied or m.requires not in offered for m in migrations())
+
+
+def look(url: str) -> tuple[Engine, bool]:
+    """The engine of a database, and whether it has everything that can be applied there. Changes nothing.
+
+    Errors: Unreachable, also where the address can't be one.
+    """
+    try:
+        with _connect(url) as connection:
+            engine = probe(connection)
+    except psycopg.ProgrammingError as error:
+        raise Unreachable(str(error)) from None
+    return engine, current(url)
 
 
 def create_database(server_url: str, name: str) -> None:
@@ -196,6 +215,13 @@ def _create_extension(url: str, engine: Engine) -> str:
             " and `wattmill migrate` again"
         )
     return ""
+
+
+def _offered(connection: Connection, engine: Engine) -> frozenset[str]:
+    """What migrations may require of this database and have it; nothing is always there."""
+    row = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE')").fetchone()
+    offered = {"", *(["timescaledb"] if engine.timescaledb in ("apache", "timescale") else [])}
+    return frozenset(offered | ({"create-schema"} if row and row[0] else set()))
 
 
 def _create_table(connection: Connection) -> None:

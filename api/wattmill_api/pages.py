@@ -1,168 +1,199 @@
-"""The first page, `/`: written on the server, readable without JavaScript, refreshed in place with it.
+"""The pages: `/`, the load of a workload, one finding. Written on the server, readable without JavaScript.
 
-Nothing comes from another host and nothing is written into the page as code: the content security policy forbids both.
-Once keys exist, the page asks for one and keeps it in a cookie that scripts cannot read and other sites cannot use.
+Nothing comes from another host and nothing is written into a page as code: the content security policy forbids both.
+Once keys exist, a page asks for one and keeps it in a cookie that scripts cannot read and other sites cannot use.
+Names of nodes, workloads and the like are somebody's text: the templates escape everything.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import importlib.resources
-import itertools
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import parse_qs
+import functools
+import gzip
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import jinja2
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from wattmill_api import __version__
-from wattmill_api.errors import DatabaseAway, Forbidden, NotFound, Unauthenticated
-from wattmill_api.overview import RANGES, Overview, overview
+from wattmill_api import __version__, auth, readable, session, static_files
+from wattmill_api.errors import STATUS, DatabaseAway, Forbidden, TooLarge, Unauthenticated, WattmillError
+from wattmill_api.overview import overview
+from wattmill_api.overview.evidence import evidence
+from wattmill_api.overview.waterfall import NAMES
+from wattmill_api.store.database import Connection
+from wattmill_api.view import RANGES, View, read
 
 router = APIRouter(include_in_schema=False)
+router.include_router(static_files.router)
 
-COOKIE = "wattmill_key"
-MOST_FORM_BYTES = 4096
-COOKIE_SECONDS = 30 * 86_400
-STATIC = {"style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
+COOKIE = session.COOKIE
+LEAST_BYTES = 500  # below it compressing is not worth it
 POLICY = (
     *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'"),
     *("form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"),
 )
-HEADERS = {"Content-Security-Policy": "; ".join(POLICY), "Cache-Control": "no-store"}
-PLOT_WIDTH, PLOT_HEIGHT = 600, 120
+# With no referrer at all, a browser would not say either that our own page sent a form (Origin: null).
+HEADERS = {
+    "Content-Security-Policy": "; ".join(POLICY),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+}
+# Lines of a chart that shows several, told apart in both modes.
+PALETTE = (
+    "--serving",
+    "--idle-loaded",
+    "--host",
+    "--idle-empty",
+    "--unattributed",
+    "--prefill",
+    "--standing",
+    "--soft",
+)
+FindingId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Shown = TypeVar("Shown")
 
 
-def _grouped(value: int | float | None, digits: int = 0) -> str:
-    """1234567 as 1 234 567; a dash where it is not known."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")
+def _lasted(until: dt.datetime, since: dt.datetime) -> str:
+    return readable.duration(until - since)
 
 
-def _kwh(energy_mj: int | None) -> str:
-    """Energy in a unit that a person can read, with three digits that mean something."""
-    if energy_mj is None:
-        return "–"
-    watt_hours = energy_mj / 3_600_000
-    if watt_hours < 1000:
-        return f"{_grouped(watt_hours, 1)} Wh"
-    return f"{_grouped(watt_hours / 1000, 2 if watt_hours < 100_000 else 0)} kWh"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def _clock(time: dt.datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M} UTC"
-
-
-def _plot(points: Sequence[tuple[dt.datetime, float | None]]) -> list[str]:
-    """The trend as SVG point lists: a new one begins after every gap, so that no gap is drawn over."""
-    known = [value for _, value in points if value is not None]
-    if len(known) < 2:
-        return []
-    top = max(known) * 1.05
-    first, last = points[0][0], points[-1][0]
-    span = (last - first).total_seconds() or 1.0
-    typical = min((later[0] - earlier[0] for earlier, later in itertools.pairwise(points)), default=None)
-    lines: list[list[str]] = [[]]
-    before: dt.datetime | None = None
-    for time, value in points:
-        apart = before is not None and typical is not None and time - before > typical
-        if value is None or apart:
-            lines.append([])
-        if value is not None:
-            across = (time - first).total_seconds() / span * PLOT_WIDTH
-            lines[-1].append(f"{across:.1f},{PLOT_HEIGHT * (1 - value / top):.1f}")
-        before = time
-    return [" ".join(line) for line in lines if line]
+def _first_of(points: Sequence[tuple[dt.datetime, Sequence[float | None]]]) -> list[tuple[dt.datetime, float | None]]:
+    return [(time, values[0]) for time, values in points]
 
 
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("wattmill_api"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    loader=jinja2.PackageLoader("wattmill_api"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
-TEMPLATES.filters.update(grouped=_grouped, kwh=_kwh, percent=_percent, clock=_clock, plot=_plot)
+TEMPLATES.filters.update(readable.FILTERS, lasted=_lasted)
+TEMPLATES.globals.update(
+    version=__version__,
+    static=static_files.base(),
+    ranges=list(RANGES),
+    accounts=list(NAMES.values()),
+    palette=PALETTE,
+    clock=readable.clock,
+    span=readable.span,
+    first_of=_first_of,
+    view=None,
+    problem="",
+    signed_in=False,
+    csrf=None,
+)
 
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    """The page; the form for a key where one is needed; a page that says so where the database is away."""
-    try:
-        await request.app.state.guard.check(request.cookies.get(COOKIE) or None, "read")
-    except (Unauthenticated, Forbidden) as error:
-        return _render(request, 401, wants_key=True, problem=error.detail if COOKIE in request.cookies else "")
-    except DatabaseAway as error:
-        return _render(request, 503, problem=error.detail)
-    chosen = request.query_params.get("range", "1h")
-    if chosen not in RANGES:
-        return _render(request, 422, problem=f"range: must be one of {', '.join(RANGES)}")
-    try:
-        shown = await run_in_threadpool(_overview, request, RANGES[chosen])
-    except DatabaseAway as error:
-        return _render(request, 503, problem=error.detail)
-    return _render(request, 200, shown=shown, chosen=chosen)
+    """The first page; the form for a key where one is needed; a page that says so where the database is away."""
+
+    def shown(connection: Connection, view: View) -> dict[str, Any]:
+        retained = dt.timedelta(days=request.app.state.settings.retain_minutes_days)
+        return {"shown": overview(connection, view, retained)}
+
+    return await _answered(request, "index.html.j2", shown)
+
+
+@router.get("/load")
+async def load(request: Request) -> Response:
+    """Tokens per kWh against load; the first page fetches it into its place."""
+
+    def shown(connection: Connection, view: View) -> dict[str, Any]:
+        from wattmill_api.overview.load import load  # numba: only where it is asked for
+
+        return {"load": load(connection, view)}
+
+    return await _answered(request, "load.html.j2", shown)
+
+
+@router.get("/findings/{finding_id}")
+async def finding(request: Request, finding_id: FindingId) -> Response:
+    """One finding with its evidence."""
+
+    def shown(connection: Connection) -> dict[str, Any]:
+        return {"shown": evidence(connection, finding_id, request.app.state.now())}
+
+    return await _read(request, "finding.html.j2", shown)
 
 
 @router.post("/key")
 async def enter(request: Request) -> Response:
-    """Keep a key in the browser's cookie; whether it is good is seen when the page is asked for."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_FORM_BYTES:
-            return _render(request, 413, wants_key=True, problem="That is too long for a key.")
-    given = parse_qs(body.decode("ascii", "replace")).get("key", [""])[0].strip()
+    """Keep a key in the browser's cookie, if it opens the page; else say why not."""
+    try:
+        key = (await session.form(request)).get("key", "").strip()
+        await request.app.state.guard.check(key or None, "read")
+    except TooLarge:
+        return _message(request, 413, "That is too long for a key.", wants_key=True)
+    except (Unauthenticated, Forbidden) as error:
+        return _message(request, 401, error.detail, wants_key=True)
+    except DatabaseAway as error:
+        return _message(request, 503, error.detail, wants_key=True)
     response = Response(status_code=303, headers={"Location": "/", **HEADERS})
-    response.set_cookie(
-        COOKIE,
-        given if given.isascii() and given.isprintable() else "",
-        max_age=COOKIE_SECONDS,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    session.remember(request, response, key)
     return response
 
 
-@router.get("/static/{name}")
-def static(name: str) -> Response:
-    """The page's style, script and icon."""
-    if name not in STATIC:
-        raise NotFound(f"There is no file {name} here.")
-    return Response(_static(name), media_type=STATIC[name], headers={"Cache-Control": "public, max-age=3600"})
+@router.get("/key")
+def entered() -> Response:
+    """The address of a refused key, loaded again."""
+    return Response(status_code=303, headers={"Location": "/", **HEADERS})
 
 
-def _static(name: str) -> bytes:
-    return importlib.resources.files("wattmill_api").joinpath("static", name).read_bytes()
+async def _answered(request: Request, template: str, shown: Callable[[Connection, View], dict[str, Any]]) -> Response:
+    """A page about the view that the address asks for."""
+
+    def of_view(connection: Connection) -> dict[str, Any]:
+        view = read(request.query_params.multi_items(), request.app.state.now())
+        return {"view": view, **shown(connection, view)}
+
+    return await _read(request, template, of_view)
 
 
-def _overview(request: Request, length: dt.timedelta) -> Overview:
+async def _read(request: Request, template: str, shown: Callable[[Connection], dict[str, Any]]) -> Response:
+    """A page of what `shown` reads; problems are pages too."""
+    try:
+        access = await request.app.state.guard.check(session.key_of(request), "read")
+    except (Unauthenticated, Forbidden) as error:
+        return _message(request, 401, error.detail if COOKIE in request.cookies else "", wants_key=True)
+    except DatabaseAway as error:
+        return _message(request, 503, error.detail)
+    try:
+        context = await run_in_threadpool(_in_store, request, shown)
+    except WattmillError as error:
+        return _message(request, STATUS[type(error)], error.detail)
+    return _render(request, 200, template, context, access)
+
+
+def _in_store(request: Request, shown: Callable[[Connection], Shown]) -> Shown:
     with request.app.state.database.reading() as connection:
-        return overview(connection, request.app.state.now(), length)
+        return shown(connection)
+
+
+def _message(request: Request, status: int, problem: str, *, wants_key: bool = False) -> Response:
+    return _render(request, status, "message.html.j2", {"problem": problem, "wants_key": wants_key})
 
 
 def _render(
-    request: Request,
-    status: int,
-    *,
-    shown: Overview | None = None,
-    chosen: str = "1h",
-    wants_key: bool = False,
-    problem: str = "",
+    request: Request, status: int, template: str, context: dict[str, Any], access: auth.Access | None = None
 ) -> Response:
-    context: dict[str, Any] = {
-        "version": __version__,
+    context = {
         "address": str(request.base_url).rstrip("/"),
-        "ranges": list(RANGES),
-        "chosen": chosen,
-        "shown": shown,
-        "wants_key": wants_key,
-        "problem": problem,
-        "plot_width": PLOT_WIDTH,
-        "plot_height": PLOT_HEIGHT,
+        "signed_in": access is not None and access.key_id is not None,
+        "csrf": session.token(request) if access is not None and access.may_change else None,
+        **context,
     }
-    return Response(
-        TEMPLATES.get_template("index.html.j2").render(context), status, HEADERS, media_type="text/html; charset=utf-8"
-    )
+    body = _template(template).render(context).encode()
+    headers = {**HEADERS, "Vary": "Accept-Encoding, Cookie"}
+    if static_files.takes_gzip(request) and len(body) > LEAST_BYTES:
+        body = gzip.compress(body, 6, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, status, headers, media_type="text/html; charset=utf-8")
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    return TEMPLATES.get_template(name)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from wattmill_api import visibility
 from wattmill_api.errors import invalid
 from wattmill_collector.wire import EARLIEST_US, LATEST_US
 
@@ -116,7 +117,7 @@ class Filters(DeviceFilters):
     @property
     def names_owner(self) -> bool:
         """Whether anything is kept by who it was for, so that the meter alone can't say how much that is."""
-        return any(getattr(self, name) for name in OWNER_DIMENSIONS)
+        return visibility.teams() is not None or any(getattr(self, name) for name in OWNER_DIMENSIONS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Window:
     """A range of whole minutes and the buckets in it. `step` None: the whole range is one bucket.
 
     `hour_start` to `hour_end` is the part that hours can answer; it is empty at `start` when only minutes can.
+    `day_start` to `day_end` is the part of it that days can answer; it is empty at `hour_start` when none can.
     """
 
     start: dt.datetime
@@ -131,14 +133,18 @@ class Window:
     step: dt.timedelta | None
     hour_start: dt.datetime
     hour_end: dt.datetime
+    day_start: dt.datetime
+    day_end: dt.datetime
 
     @property
     def step_name(self) -> str | None:
         return next((name for name, step in STEPS.items() if step == self.step), None)
 
 
-def window(question: RangeQuestion, step: str | None, now: dt.datetime, cuts: Iterable[dt.datetime] = ()) -> Window:
-    """The range of a question. `cuts`: instants at which a price changes, which hours must not straddle.
+def window(
+    question: RangeQuestion, step: str | dt.timedelta | None, now: dt.datetime, cuts: Iterable[dt.datetime] = ()
+) -> Window:
+    """The range of a question. `cuts`: instants at which a price changes, which hours and days must not straddle.
 
     Errors: Invalid naming `start` or `step` and the limit.
     """
@@ -148,15 +154,26 @@ def window(question: RangeQuestion, step: str | None, now: dt.datetime, cuts: It
         raise invalid("start", "must not lie after end")
     if end - start > dt.timedelta(days=LONGEST_DAYS):
         raise invalid("start", f"the range must not be longer than {LONGEST_DAYS} days")
-    length = _auto(end - start) if step == "auto" else STEPS[step] if step else None
+    length = _length(step, end - start) if isinstance(step, str) else step
     if length == MINUTE and end - start > dt.timedelta(days=LONGEST_IN_MINUTES_DAYS):
         raise invalid("step", f"must be 1h or longer for a range of more than {LONGEST_IN_MINUTES_DAYS} days")
-    if length == MINUTE or any(start <= cut < end and cut != _floor(cut, HOUR) for cut in cuts):
-        return Window(start, end, length, start, start)
-    hour_start, hour_end = _ceil(start, HOUR), _floor(end, HOUR)
-    if hour_start >= hour_end:
-        return Window(start, end, length, start, start)
-    return Window(start, end, length, hour_start, hour_end)
+    inside = [cut for cut in cuts if start <= cut < end]
+    hour_start, hour_end = _whole(start, end, HOUR, length, inside)
+    day_start, day_end = _whole(hour_start, hour_end, DAY, length, inside)
+    return Window(start, end, length, hour_start, hour_end, day_start, day_end)
+
+
+def _whole(
+    start: dt.datetime, end: dt.datetime, unit: dt.timedelta, step: dt.timedelta | None, cuts: Iterable[dt.datetime]
+) -> tuple[dt.datetime, dt.datetime]:
+    """The whole units in a range; none, at `start`, where a step or a cut would divide one."""
+    first, last = _ceil(start, unit), _floor(end, unit)
+    divided = bool(step and step % unit) or any(cut != _floor(cut, unit) for cut in cuts)
+    return (start, start) if divided or first >= last else (first, last)
+
+
+def _length(step: str, length: dt.timedelta) -> dt.timedelta:
+    return _auto(length) if step == "auto" else STEPS[step]
 
 
 def _auto(length: dt.timedelta) -> dt.timedelta:

@@ -21,7 +21,7 @@ POLICY = (
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Wattmill API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+<link rel="icon" href="/static/any/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/docs/swagger-ui.css"></head>
 <body><div id="reference"></div>
 <noscript>This page needs JavaScript; the same is in <a href="/openapi.json">/openapi.json</a>.</noscript>

@@ -7,10 +7,13 @@ a newer chart must not stop an older service.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wattmill_api.webhooks.address import parse_networks
 
 PREFIX = "WATTMILL_"
 
@@ -27,24 +30,32 @@ OTHER_OPTIONS = frozenset(
         "ENGINES",
         "FORMAT",
         "GIVE_UP",
+        "HOST_ROOT",
         "INTERVAL",
         "JSON",
         "KEY",
         "KEY_FILE",
+        "KIND",
         "LABELS",
         "LISTEN",
+        "MIN_ENERGY_KWH",
+        "MONTH",
         "NAME",
         "NODE",
         "NODES",
         "NO_JOBS",
         "NO_MIGRATE",
+        "NO_RESOLVED",
         "NO_SIMULATE",
         "NVML_LIBRARY",
         "ONCE",
+        "ONLY",
         "OUT",
+        "OUTPUT",
         "POSTERS",
         "SCENARIO",
         "SCOPE",
+        "SECRET",
         "SEED",
         "SERVER",
         "SIMULATE",
@@ -60,7 +71,10 @@ OTHER_OPTIONS = frozenset(
         "SPOOL_PATH",
         "START",
         "STATE",
+        "TEAM",
         "TRUTH",
+        "URL",
+        "VIEW",
         "WINDOW",
     }
 )
@@ -71,6 +85,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
+    # Before the address: that one is completed with what this file holds.
+    database_password_file: str = Field(
+        default="", description="File that holds the password which `database_url` then leaves out."
+    )
     database_url: str = Field(
         default="", description="PostgreSQL or TimescaleDB, as postgresql://user:password@host:port/name."
     )
@@ -102,6 +120,46 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="Least severity that is logged."
     )
+    notify_every_s: float = Field(
+        default=5.0, gt=0, le=3600, description="How often it is looked whether a webhook is to be told something."
+    )
+    webhook_allow: str = Field(
+        default="",
+        description="Networks that webhooks may be posted to besides public addresses, such as 10.0.0.0/8,fd00::/8.",
+    )
+    given_keys: str = Field(
+        default="",
+        description="Folder with a file for each key that was made elsewhere and is registered at start.",
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""), description="Signs posts to webhooks that name no secret of their own."
+    )
+    webhook_secrets: str = Field(default="", description="Folder with a file for each secret that a webhook names.")
+    external_url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Where people reach this service; links in alerts begin so.",
+    )
+    runbooks_url: str = Field(default="docs/runbooks", description="Where people read the runbooks; links in alerts.")
+
+    @field_validator("database_password_file")
+    @classmethod
+    def _readable(cls, file: str) -> str:
+        if file:
+            _password_in(file)
+        return file
+
+    @field_validator("database_url")
+    @classmethod
+    def _completed(cls, url: str, info: ValidationInfo) -> str:
+        file = info.data.get("database_password_file", "")
+        return with_password(url, _password_in(file)) if url and file else url
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
 
     def described(self) -> dict[str, str]:
         """Every setting as text, without the database's password; for the line printed at start."""
@@ -118,6 +176,26 @@ def without_password(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     user = parts.username
     return f"{parts.scheme}://{f'{user}@{host}' if user else host}{parts.path}"
+
+
+def with_password(url: str, password: str) -> str:
+    """A database address with this password in it. Errors: ValueError where it has one, or names no user."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if not parts.scheme or not user or ":" in user:
+        raise ValueError("must be like postgresql://user@host:port/name, without a password, beside a password file")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
+
+
+def _password_in(file: str) -> str:
+    """The one line of a password file. Errors: ValueError, naming the file and never its content."""
+    try:
+        password = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the file {file} can't be read: {error}") from None
+    if not password or "\n" in password or "\x00" in password:
+        raise ValueError(f"the file {file} must hold one line, the password")
+    return password
 
 
 def unknown_names(environment: Iterable[str]) -> list[str]:

@@ -11,12 +11,27 @@ import dataclasses
 from typing import Any, Literal
 
 INT64_MAX = 2**63 - 1
+MAX_BOUNDS = 64
 Kind = Literal["counter", "gauge", "identity", "epoch"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Histogram:
+    """A cumulative histogram of durations as its source shows it.
+
+    `le_us`: upper bounds in rising order, without +Inf; `counts`: observations at or under each bound so far, and all
+    of them as the last entry.
+    """
+
+    le_us: tuple[int, ...]
+    counts: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metric:
     """One field of a reading: `low` and `high` are inclusive; for text `high` is the longest length in characters.
+
+    For a histogram they are the limits of its bounds and counts alike.
 
     `high_bytes`: the longest length of a text in bytes of UTF-8; lower than four a character where the text is part of
     a key, since a row of a PostgreSQL index holds 2704 bytes.
@@ -24,7 +39,7 @@ class Metric:
 
     name: str
     kind: Kind
-    type: Literal["int", "float", "text", "texts"]
+    type: Literal["int", "float", "text", "texts", "histogram"]
     unit: str
     help: str
     low: float
@@ -64,6 +79,11 @@ def gauge(unit: str, help_: str, *, low: int = 0, high: int = INT64_MAX) -> Any:
 def ratio(help_: str) -> Any:
     """A share from 0 to 1; None when the source does not have it."""
     return _field("gauge", "float", "1", help_, 0.0, 1.0, False)
+
+
+def histogram(help_: str) -> Any:
+    """A `Histogram` whose counts only rise within an epoch; None when the source does not have it."""
+    return _field("counter", "histogram", "us", help_, 0, INT64_MAX, False)
 
 
 def text(help_: str, *, longest: int = 256, longest_bytes: int = 0, required: bool = False) -> Any:

@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "agent": ("wattmill_collector.__main__:main", "Read this host's power and token counters and ship them."),
     "doctor": ("wattmill_collector.doctor:main", "Say what is wrong on this host and how to fix it."),
     "key": ("wattmill_api.commands:key", "Create, list and revoke keys."),
+    "webhook": ("wattmill_api.webhooks.command:main", "Say who is told of findings, and test it."),
     "top": ("wattmill_api.terminal.top:main", "Watch tokens per kWh live in the terminal."),
     "report": ("wattmill_api.terminal.report:main", "Write an account of a period."),
     "simulate": ("wattmill_api.simulator.command:main", "Simulated nodes through the real wire, with the truth."),

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from wattmill_collector.kubelet import settings as kubernetes
+from wattmill_collector.kubelet.settings import KubernetesSettings
 from wattmill_collector.wire import MAX_LABELS, MAX_NAME_BYTES
 
 PREFIX = "WATTMILL_"
@@ -29,12 +31,14 @@ DEFAULT_CONFIG = Path("/etc/wattmill/agent.yaml")
 INTERVALS = "1s, 2s, 3s, 4s, 5s, 6s, 10s, 12s, 15s, 20s, 30s or 60s"
 Switch = Literal["auto", "on", "off"]
 
-# Variables that other verbs read (DESIGN 5.1): known, though not ours.
+# Variables that other verbs read (DESIGN 5.1): known, though not ours. A test holds them to the service's own list.
 OTHER_OPTIONS = """
-    ACCELERATORS CONFIG CURRENCY DATA DATABASE_URL END FORMAT HOST INGEST_DEADLINE_SECONDS INGEST_QUEUE_READINGS JOBS
-    LOG_LEVEL MIGRATE NAME NODES NO_JOBS NO_MIGRATE NO_SIMULATE ONCE PORT READ_CONNECTIONS RETENTION_ABSENCES_DAYS
-    RETENTION_BATCHES_DAYS RETENTION_HOURS_DAYS RETENTION_MINUTES_DAYS RETENTION_SAMPLES_DAYS SCENARIO SCOPE SEED
-    SIMULATE SPEED START STATEMENT_TIMEOUT_SECONDS TRUTH WRITE_CONNECTIONS
+    ACCELERATORS BACKFILL CONFIG CURRENCY DATA DATABASE_PASSWORD_FILE DATABASE_URL DETECT_EVERY_S DURATION END
+    EXTERNAL_URL FORMAT GIVEN_KEYS GIVE_UP HOST INGEST_DEADLINE_S INGEST_QUEUE_READINGS JOBS JSON KIND LOG_LEVEL
+    MIGRATE MIN_ENERGY_KWH MONTH NAME NODES NOTIFY_EVERY_S NO_JOBS NO_MIGRATE NO_RESOLVED NO_SIMULATE ONCE ONLY OUT
+    OUTPUT PORT POSTERS READ_CONNECTIONS RETAIN_MINUTES_DAYS RETAIN_SAMPLES_DAYS ROLL_UP_EVERY_S RUNBOOKS_URL
+    SCENARIO SCOPE SECRET SEED SIMULATE SORT SOURCES SPEED START STATE STATEMENT_TIMEOUT_S TEAM TRUTH URL VIEW
+    WEBHOOK_ALLOW WEBHOOK_SECRET WEBHOOK_SECRETS WINDOW WRITE_CONNECTIONS
 """
 OTHER_VARIABLES = frozenset(PREFIX + name for name in OTHER_OPTIONS.split())
 # Not settings: the tests' own, and what Kubernetes puts into every pod beside a Service called wattmill-something.
@@ -89,7 +93,9 @@ class Settings:
     sources: SourceSettings = SourceSettings()
     engines: tuple[EngineSettings, ...] = ()
     discover: bool = True
+    kubernetes: KubernetesSettings = dataclasses.field(default_factory=KubernetesSettings)
     nvml_library: Path | None = None
+    host_root: Path = Path("/")
     config: Path | None = None
     warnings: tuple[str, ...] = ()
 
@@ -101,6 +107,7 @@ class Settings:
             "spool": f"{self.spool.path} up to {self.spool.max_bytes} bytes and {self.spool.max_age_us // 1_000_000} s"
         }
         shown |= {"sources": f"nvml {self.sources.nvml}, host {self.sources.host}", "labels": dict(self.labels)}
+        shown |= {"kubernetes": f"pod_resources {self.kubernetes.pod_resources}, pods {self.kubernetes.pods}"}
         return ", ".join(f"{name}={value}" for name, value in shown.items() if value not in ("", None, [], {}))
 
 
@@ -120,7 +127,11 @@ def load(
     """
     named = config or (Path(environment["WATTMILL_CONFIG"]) if environment.get("WATTMILL_CONFIG") else None)
     file = named or (default_config if default_config.is_file() else None)
-    values: dict[str, tuple[str, Any]] = {}
+    values: dict[str, tuple[str, Any]] = {
+        f"kubernetes.{name}": ("Kubernetes' own variables", said)
+        for name, said in kubernetes.from_environment(environment).items()
+        if said
+    }
     warnings: list[str] = []
     if file is not None:
         for key, value in _flatten(_read_yaml(file)):
@@ -161,17 +172,19 @@ def _build(
     hostname: Callable[[], str],
     spool_path: Callable[[], Path],
 ) -> Settings:
-    groups: dict[str, dict[str, Any]] = {"spool": {}, "sources": {}}
+    groups: dict[str, dict[str, Any]] = {"spool": {}, "sources": {}, "kubernetes": {}}
     top: dict[str, Any] = {}
     for key, value in parsed.items():
-        group, _, name = key.rpartition(".")
+        group, name = key.partition(".")[0] if "." in key else "", key.rpartition(".")[2]
         (groups[group] if group else top)[FIELDS.get(key, name)] = value
     if "path" not in groups["spool"]:
         groups["spool"]["path"] = spool_path()
-    top.setdefault("node", hostname() or "unknown")
+    # In a pod the host's name is the pod's, which lasts as long as the pod; the node's name is what continues.
+    top.setdefault("node", groups["kubernetes"].get("node_name") or hostname() or "unknown")
     return Settings(
         spool=SpoolSettings(**groups["spool"]),
         sources=SourceSettings(**groups["sources"]),
+        kubernetes=KubernetesSettings(**groups["kubernetes"]),
         config=file,
         warnings=warnings,
         **top,
@@ -200,8 +213,8 @@ def _flatten(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for key, value in document.items():
         if key == "spool" and isinstance(value, str) and value:
             flat.append(("spool.path", value))
-        elif key in ("spool", "sources") and isinstance(value, dict):
-            flat += [(f"{key}.{name}", inner) for name, inner in value.items() if inner != ""]
+        elif key in ("spool", "sources", "kubernetes", "metrics") and isinstance(value, dict):
+            flat += [(f"{key}.{name}", inner) for name, inner in _flatten(value)]
         elif value != "" or key == "listen":
             flat.append((key, value))
     return flat
@@ -407,7 +420,9 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "sources.host": parse_switch,
     "engines": parse_engines,
     "discover": parse_bool,
+    **kubernetes.parsers(parse_switch, parse_path, parse_url, parse_name, parse_bool),
     "nvml_library": parse_path,
+    "host_root": parse_path,
 }
 FIELDS = {"interval": "interval_us", "spool.max_age": "max_age_us"}
 VARIABLES = {PREFIX + key.replace(".", "_").upper(): key for key in PARSERS} | {PREFIX + "SPOOL": "spool.path"}

@@ -16,12 +16,27 @@ version ahead keeps working. Times are integer microseconds since 1970 (UTC).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wattmill_collector.catalogue import INT64_MAX, Metric, counter, epoch, gauge, metrics_of, ratio, text, texts
+from wattmill_collector.catalogue import (
+    INT64_MAX,
+    MAX_BOUNDS,
+    Histogram,
+    Metric,
+    counter,
+    epoch,
+    gauge,
+    histogram,
+    metrics_of,
+    ratio,
+    text,
+    texts,
+)
 
 WIRE_VERSION = 1
 MAX_READINGS_PER_BATCH = 10_000
@@ -92,6 +107,12 @@ class EngineReading:
     requests_running: int | None = gauge("{request}", "requests in the current batch", high=10_000_000)
     requests_waiting: int | None = gauge("{request}", "requests in the queue", high=10_000_000)
     kv_cache_usage_ratio: float | None = ratio("share of the KV cache in use")
+    inter_token_latency: Histogram | None = histogram(  # noqa: RUF009 (a field, as the others are)
+        "time from one output token of a request to the next; a request's mean where the engine has no more"
+    )
+    time_to_first_token: Histogram | None = histogram(  # noqa: RUF009
+        "time from a request's arrival to its first output token"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +153,9 @@ READING_KINDS: dict[str, type[Reading]] = {
 }
 KIND_OF: dict[type, str] = {cls: kind for kind, cls in READING_KINDS.items()}
 METRICS: dict[str, tuple[Metric, ...]] = {kind: metrics_of(cls) for kind, cls in READING_KINDS.items()}
+_HISTOGRAMS: dict[str, tuple[str, ...]] = {
+    kind: tuple(m.name for m in metrics if m.type == "histogram") for kind, metrics in METRICS.items()
+}
 _PLANS: dict[str, tuple[dict[str, tuple[bool, int, int, Metric]], tuple[str, ...]]] = {
     kind: (
         {m.name: (m.type == "int", int(m.low), int(m.high) if m.type in ("int", "text") else -1, m) for m in metrics},
@@ -200,6 +224,9 @@ def encode_reading(reading: Reading) -> dict[str, Any]:
         value = getattr(reading, metric.name)
         if value is not None and value != "" and value != ():
             wire[metric.name] = value
+    for name in _HISTOGRAMS[kind]:
+        if name in wire:
+            wire[name] = {"le_us": list(wire[name].le_us), "counts": list(wire[name].counts)}
     return wire
 
 
@@ -269,9 +296,40 @@ def _check(value: Any, metric: Metric, place: str) -> Any:
         return float(value)
     if metric.type == "text":
         return check_text(value, where, int(metric.high), metric.high_bytes, required=metric.required)
+    if metric.type == "histogram":
+        return _check_histogram(value, where)
     if not isinstance(value, list | tuple) or len(value) > metric.high:
         raise WireError(where, f"must be a list of at most {metric.high:.0f} texts")
     return tuple(check_text(v, f"{where}[{i}]", 128, required=True) for i, v in enumerate(value))
+
+
+def _check_histogram(value: object, where: str) -> Histogram:
+    if not isinstance(value, dict):
+        raise WireError(where, "must be an object with le_us and counts")
+    bounds, counts = (_integers(value.get(name), f"{where}.{name}") for name in ("le_us", "counts"))
+    if not 1 <= len(bounds) <= MAX_BOUNDS:
+        raise WireError(f"{where}.le_us", f"must have 1 to {MAX_BOUNDS} bounds; +Inf is left out")
+    if len(counts) != len(bounds) + 1:
+        raise WireError(f"{where}.counts", "must have one count a bound, and the total as the last")
+    if any(map(operator.ge, bounds, bounds[1:])):
+        raise WireError(f"{where}.le_us", "must rise from bound to bound")
+    if any(map(operator.gt, counts, counts[1:])):
+        raise WireError(f"{where}.counts", "must not fall: each holds the observations of all lower bounds too")
+    return Histogram(_same(bounds), counts)
+
+
+def _integers(value: object, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or set(map(type, value)) - {int}:
+        raise WireError(where, "must be a list of integers")
+    if value and not 0 <= min(value) <= max(value) <= INT64_MAX:
+        raise WireError(where, f"must lie between 0 and {INT64_MAX}")
+    return tuple(value)
+
+
+@functools.lru_cache(1024)
+def _same(bounds: tuple[int, ...]) -> tuple[int, ...]:
+    """The same bounds as one object, whose hash and comparison cost nothing: a fleet has few kinds of them."""
+    return bounds
 
 
 def check_text(value: object, where: str, longest: int, longest_bytes: int = 0, *, required: bool = False) -> str:

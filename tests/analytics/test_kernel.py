@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from numba.core import caching, config
 from numba.core.registry import CPUDispatcher
 
 from wattmill_analytics import (
@@ -23,6 +27,7 @@ from wattmill_analytics import (
     restarts,
     warm_up,
 )
+from wattmill_analytics import kernel as kernel_module
 from wattmill_analytics.kernel import kernel
 
 
@@ -38,18 +43,25 @@ def test_a_kernel_is_its_function_compiled() -> None:
 
 
 def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    njit: Any = numba.njit
-    asked = []
+    monkeypatch.setattr(kernel_module._Places, "_locator_classes", ())
+    doubled: Any = kernel(_double)
+    assert doubled(21) == 42
+    assert doubled._cache.cache_path is None
 
-    def no_place(**options: bool) -> object:
-        asked.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
 
-    monkeypatch.setattr(numba, "njit", no_place)
+def test_what_was_compiled_is_read_where_nobody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     assert kernel(_double)(21) == 42
-    assert asked == [{"nogil": True, "cache": True}, {"nogil": True}]
+
+    def read_only(*_: object, **__: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_open_for_write", read_only)
+    again: Any = kernel(_double)
+    assert (again(21), again(2.5)) == (42, 5.0)
+    assert again.stats.cache_hits == {(numba.int64,): 1}
+    assert again.stats.cache_misses == {(numba.float64,): 1}
 
 
 def test_after_warm_up_nothing_is_compiled_whatever_the_arrays_look_like() -> None:

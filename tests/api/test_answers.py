@@ -128,7 +128,9 @@ def test_a_finding_is_priced_acknowledged_and_resolved(client: TestClient, findi
         "kwh": 2.0,
         "cost": {"currency": "EUR", "total": 0.5},
         "co2_grams": 200.0,
+        "energy_mj_per_day": None,
     }
+    assert (found["realised"], found["history"]) == (None, None)
     assert (found["evidence"], found["remedy"], found["until"]) == ({"requests": 0}, "Unload it.", None)
     place = f"/api/v1/findings/{finding_id}"
     seen = client.post(f"{place}/acknowledge", json={"note": "on it"}).json()
@@ -137,11 +139,41 @@ def test_a_finding_is_priced_acknowledged_and_resolved(client: TestClient, findi
     done = client.post(f"{place}/resolve").json()
     assert (done["state"], done["note"]) == ("resolved", "on it")
     assert done["until"] is not None
-    assert client.post(f"{place}/acknowledge").status_code == 409
+    for again in ("acknowledge", "resolve"):
+        assert client.post(f"{place}/{again}", json={"note": "twice"}).status_code == 409
     assert client.get(place).json() == done
+    assert [(event["what"], event["note"]) for event in done["history"]] == [
+        ("acknowledged", "on it"),
+        ("resolved", None),
+    ]
     assert client.get("/api/v1/findings/999").status_code == 404
     assert client.post("/api/v1/findings/999/resolve").status_code == 404
     assert client.get("/api/v1/findings", params={"node": "gpu-2"}).json()["rows"] == []
+
+
+def test_a_kind_that_does_not_exist_is_refused_and_the_kinds_are_named(client: TestClient, finding_id: int) -> None:
+    refused = client.get("/api/v1/findings", params={"kind": ["idle-loaded", "idle-loded"]})
+    assert refused.status_code == 422
+    assert "kind: must be some of cache-miss, idle-empty, idle-loaded" in refused.json()["detail"]
+    asked = client.get("/api/v1/findings", params={"kind": ["idle-loaded", "low-batch"]})
+    assert [row["id"] for row in asked.json()["rows"]] == [finding_id]
+
+
+def test_a_finding_merged_away_is_not_listed_and_says_where_it_went(
+    client: TestClient, books: Books, finding_id: int
+) -> None:
+    gone = books.one(
+        "INSERT INTO finding (kind, subject, state, since, until, last_seen, energy_mj, evidence, summary, remedy,"
+        " known, found, merged_into) VALUES ('idle-loaded', 'workload chat', 'closed', %s, %s, %s, 0, '{}', 's', 'r',"
+        " %s, %s, %s) RETURNING finding_id",
+        *(T0, T0, T0, T0, T0 + MINUTE, finding_id),
+    )
+    assert [row["id"] for row in client.get("/api/v1/findings").json()["rows"]] == [finding_id]
+    told = client.get(f"/api/v1/findings/{gone}").json()
+    assert (told["merged_into"], told["state"]) == (finding_id, "closed")
+    assert (told["known"], told["found"]) == ("2026-03-02T10:00:00Z", "2026-03-02T10:01:00Z")
+    assert client.post(f"/api/v1/findings/{gone}/resolve").status_code == 409
+    assert client.get(f"/api/v1/findings/{gone}").json() == told
 
 
 def test_a_price_is_a_version(client: TestClient) -> None:

@@ -207,6 +207,26 @@ class TestKey:
         assert wattmill("key", "revoke", key_id, WATTMILL_DATABASE_URL=database_url).returncode == 0
         assert "revoked" in wattmill("key", "list", WATTMILL_DATABASE_URL=database_url).stdout
 
+    def test_a_key_of_teams_is_listed_with_them_and_only_reads(self, database_url: str) -> None:
+        reads = ("key", "create", "--scope", "read", "--team", "search", "--team", "ads")
+        made = wattmill(*reads, "--team", "ads", WATTMILL_DATABASE_URL=database_url)
+        assert made.returncode == 0, made.stderr
+        assert (
+            wattmill(
+                "key", "create", "--scope", "read", WATTMILL_DATABASE_URL=database_url, WATTMILL_TEAM="t"
+            ).returncode
+            == 0
+        )
+        listed = wattmill("key", "list", WATTMILL_DATABASE_URL=database_url).stdout
+        assert ["ads, search" in listed, " t " in listed] == [True, True]
+        for scope in ("admin", "ingest"):
+            refused = wattmill("key", "create", "--scope", scope, "--team", "ads", WATTMILL_DATABASE_URL=database_url)
+            assert refused.returncode == 2
+            assert "only a key of scope read" in refused.stderr
+        empty = wattmill("key", "create", "--scope", "read", "--team", "", WATTMILL_DATABASE_URL=database_url)
+        assert (empty.returncode, empty.stdout) == (2, "")
+        assert "must be the name of a team" in empty.stderr
+
     def test_a_key_that_is_not_there_cannot_be_revoked(self, database_url: str) -> None:
         done = wattmill("key", "revoke", "000000000000", WATTMILL_DATABASE_URL=database_url)
         assert done.returncode == 1

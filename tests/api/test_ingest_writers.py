@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from support.ledger import Books
 from support.mill import START_US, Node
-from wattmill_api.store import statements
+from wattmill_api.store import detection
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
 from wattmill_collector.wire import EngineReading, NodeHeader, Receipt
 
@@ -216,9 +217,8 @@ def test_the_longest_names_fit_every_index(client: TestClient, books: Books) -> 
     receipt = post(client, 1, {**ENGINE, "accelerators": boards}, absence, host, board, **header)
     assert (receipt["status"], receipt["stored"], receipt["rejected"]) == ("stored", 4, [])
     # What the detectors will call it, in the index of findings.
-    [(_, subject, *_)] = books.connection.execute(
-        statements("detection")["engine_subjects"], {"ids": [books.one("SELECT engine_id FROM engine")]}
-    ).fetchall()
+    [engine] = detection.inventory(books.connection, dt.datetime(2020, 1, 1, tzinfo=dt.UTC)).engines
+    subject = f"engine:{engine.name}"
     books.do(
         "INSERT INTO finding (kind, subject, since, last_seen, energy_mj, evidence, summary, remedy)"
         " VALUES ('a_kind_of_thirty_characters_at_most', %s, now(), now(), 0, '{}', '', '')",

@@ -13,6 +13,7 @@ from support import postgres as servers
 from support.postgres import Postgres
 from wattmill_api import migrate
 from wattmill_api.migrate import Migration
+from wattmill_api.store import keys
 
 HYPERTABLES = {
     "absence",
@@ -23,6 +24,9 @@ HYPERTABLES = {
     "host_hour",
     "host_minute",
     "host_sample",
+    "latency_hour",
+    "latency_minute",
+    "latency_sample",
     "ledger_hour",
     "ledger_minute",
 }
@@ -50,7 +54,7 @@ def test_the_first_run_applies_everything_that_the_engine_can_have(empty: str, e
         assert {name for (name,) in found} == HYPERTABLES
     else:
         assert outcome.engine.timescaledb == "none"
-        assert outcome.waiting == ("0002_hypertables.sql",)
+        assert outcome.waiting == ("0002_hypertables.sql", "0007_latency_hypertables.sql")
     assert outcome.applied[0] == "0001_schema.sql"
     assert migrate.current(empty)
 
@@ -121,7 +125,7 @@ def test_a_database_without_a_schema_is_not_current(empty: str) -> None:
 
 
 def test_hypertables_come_when_the_extension_does(each_postgres: Postgres, empty: str) -> None:
-    plain = [migration for migration in migrate.migrations() if not migration.requires_timescaledb]
+    plain = [migration for migration in migrate.migrations() if migration.requires != "timescaledb"]
     migrate.migrate(empty, plain)
     with psycopg.connect(empty) as connection:
         connection.execute(
@@ -130,7 +134,7 @@ def test_hypertables_come_when_the_extension_does(each_postgres: Postgres, empty
         )
     outcome = migrate.migrate(empty)
     if each_postgres.kind == "timescaledb":
-        assert outcome.applied == ("0002_hypertables.sql",)
+        assert outcome.applied == ("0002_hypertables.sql", "0007_latency_hypertables.sql")
         assert rows(empty, "SELECT count(*) FROM show_chunks('absence')") == [(1,)]
     assert rows(empty, "SELECT count(*) FROM absence") == [(1,)]
 
@@ -148,8 +152,10 @@ def test_a_role_that_may_not_create_the_extension_gets_plain_tables_and_a_senten
         if each_postgres.kind == "timescaledb":
             assert "could not be created" in outcome.note
             assert outcome.engine.timescaledb == "available"
-        assert outcome.waiting == ("0002_hypertables.sql",)
+        assert outcome.waiting == ("0002_hypertables.sql", "0007_latency_hypertables.sql", "0013_team_views.sql")
         assert migrate.current(modest)
+        with psycopg.connect(modest) as connection:
+            assert not keys.narrowable(connection)
     finally:
         with psycopg.connect(empty, autocommit=True) as connection:
             connection.execute("DROP OWNED BY modest")
@@ -157,17 +163,17 @@ def test_a_role_that_may_not_create_the_extension_gets_plain_tables_and_a_senten
 
 
 @pytest.mark.parametrize(
-    ("text", "transaction", "timescaledb"),
+    ("text", "transaction", "requires"),
     [
-        ("SELECT 1;", True, False),
-        ("-- a word first\n-- requires: timescaledb\nSELECT 1;", True, True),
-        ("-- no-transaction\nSELECT 1;", False, False),
-        ("SELECT 1;\n-- requires: timescaledb\n", True, False),
+        ("SELECT 1;", True, ""),
+        ("-- a word first\n-- requires: timescaledb\nSELECT 1;", True, "timescaledb"),
+        ("-- no-transaction\nSELECT 1;", False, ""),
+        ("SELECT 1;\n-- requires: timescaledb\n", True, ""),
     ],
 )
-def test_only_the_head_of_a_file_speaks(text: str, transaction: bool, timescaledb: bool) -> None:
+def test_only_the_head_of_a_file_speaks(text: str, transaction: bool, requires: str) -> None:
     migration = migrate.parse("7_thing.sql", text)
-    assert migration == Migration(7, "7_thing.sql", text, transaction, timescaledb)
+    assert migration == Migration(7, "7_thing.sql", text, transaction, requires)
 
 
 def test_the_numbers_of_the_files_rise_without_a_hole() -> None:

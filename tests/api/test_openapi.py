@@ -21,7 +21,23 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from support.ledger import IDLE_EMPTY, SERVING, Books
 from wattmill_api import __version__, auth
 from wattmill_api.app import create_app
-from wattmill_api.routes import coverage, efficiency, findings, health, ingest, inventory, ledger, prices, series
+from wattmill_api.routes import (
+    coverage,
+    curves,
+    efficiency,
+    findings,
+    frontier,
+    health,
+    ingest,
+    inventory,
+    ledger,
+    phases,
+    prices,
+    series,
+    suppressions,
+    targets,
+    webhooks,
+)
 from wattmill_api.settings import Settings
 from wattmill_api.store import keys
 
@@ -50,7 +66,23 @@ def test_every_json_answer_has_an_example_that_fits_its_model(client: TestClient
     document = client.get("/openapi.json").json()
     models = {
         name: model
-        for module in (ingest, efficiency, ledger, findings, inventory, series, coverage, prices, health)
+        for module in (
+            ingest,
+            efficiency,
+            frontier,
+            ledger,
+            findings,
+            suppressions,
+            inventory,
+            series,
+            coverage,
+            prices,
+            health,
+            phases,
+            curves,
+            targets,
+            webhooks,
+        )
         for name, model in vars(module).items()
         if isinstance(model, type) and issubclass(model, BaseModel)
     }

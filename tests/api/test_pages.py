@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
+import re
 from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 
 from support import site
-from support.ledger import SERVING, T0, Books
-from wattmill_api import auth, pages
-from wattmill_api.overview import overview
+from support.ledger import T0, Books
+from wattmill_api import auth, pages, static_files
 from wattmill_api.store import keys
 
 NOW = T0 + dt.timedelta(minutes=30)
@@ -34,29 +35,67 @@ def test_nothing_may_run_that_is_not_ours(client: TestClient) -> None:
     assert " onclick=" not in page.text
 
 
-def test_every_file_that_the_page_names_is_there(client: TestClient) -> None:
-    for name, kind in pages.STATIC.items():
-        assert f"/static/{name}" in client.get("/").text
-        file = client.get(f"/static/{name}")
+def test_every_file_that_the_page_names_is_there_and_kept_by_its_content(client: TestClient) -> None:
+    page = client.get("/").text
+    named = set(re.findall(r'"(/static/[^"]+)"', page))
+    assert len(named) == 5  # charts.js is named by page.js
+    for address in named | {f"{static_files.base()}/charts.js"}:
+        file = client.get(address)
         assert file.status_code == 200
-        assert file.headers["content-type"].startswith(kind)
+        assert file.headers["content-type"].startswith(static_files.FILES[address.rpartition("/")[2]][1])
+        assert "immutable" in file.headers["cache-control"]
+        assert (file.headers.get("content-encoding") == "gzip") == (len(file.content) > 500)
+    old = client.get("/static/0123456789ab/style.css")
+    assert old.status_code == 200, "a page of another version is still served"
+    assert old.headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", ["nothing.css", "..%2fpages.py", "%2e%2e%2fpages.py"])
+def test_who_does_not_take_gzip_gets_none(client: TestClient) -> None:
+    for address in ("/", f"{static_files.base()}/style.css"):
+        plain = client.get(address, headers={"Accept-Encoding": "identity, gzip;q=0"})
+        assert "content-encoding" not in plain.headers
+        assert plain.text == client.get(address).text
+
+
+@pytest.mark.parametrize("name", ["nothing.css", "..%2fpages.py", "%2e%2e%2fpages.py", "vendor/uplot-LICENSE"])
 def test_no_other_file_is(client: TestClient, name: str) -> None:
-    assert client.get(f"/static/{name}").status_code == 404
+    assert client.get(f"{static_files.base()}/{name}").status_code == 404
 
 
-@pytest.mark.parametrize("chosen", ["1h", "6h", "24h", "7d"])
+@pytest.mark.parametrize("chosen", ["1h", "6h", "24h", "7d", "30d"])
 def test_every_range_is_answered(client: TestClient, chosen: str) -> None:
     assert client.get("/", params={"range": chosen}).status_code == 200
 
 
-def test_an_unknown_range_is_named(client: TestClient) -> None:
-    page = client.get("/", params={"range": "<b>"})
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"range": "<b>"}, "range: must be one of 1h, 6h, 24h, 7d, 30d"),
+        ({"start": "yesterday"}, "start: must be RFC 3339"),
+        ({"start": "2026-03-02T10:00:00Z", "end": "2026-03-01T10:00:00Z"}, "start: must not lie after end"),
+        ({"workload": "a" * 513}, "workload: String should have at most 512 characters"),
+        ({"workload": "a\x00b"}, "workload: "),
+        ({"wrokload": "chat"}, "wrokload: is not a parameter of this page"),
+    ],
+)
+def test_what_an_address_can_not_say_is_named(client: TestClient, parameters: dict[str, str], said: str) -> None:
+    page = client.get("/", params=parameters)
     assert page.status_code == 422
-    assert "must be one of 1h, 6h, 24h, 7d" in page.text
+    assert said in html.unescape(page.text)
     assert "<b>" not in page.text
+
+
+def test_a_finding_that_is_not_there(client: TestClient) -> None:
+    page = client.get("/findings/7")
+    assert page.status_code == 404
+    assert "There is no finding 7." in page.text
+
+
+def test_a_page_of_names_that_are_not_there_leads_back(client: TestClient, books: Books) -> None:
+    books.board(books.node("a"), "GPU-1")
+    page = client.get("/", params={"node": "b"})
+    assert page.status_code == 200
+    assert "Nothing here has that name" in page.text
 
 
 def test_a_database_that_is_away_is_said_so() -> None:
@@ -94,41 +133,3 @@ def test_no_key_can_break_the_answer(client: TestClient, body: bytes) -> None:
     answer = client.post("/key", content=body)
     assert answer.status_code in (303, 413)
     assert len(answer.headers.get_list("set-cookie")) == (answer.status_code == 303)
-
-
-def test_the_accounts_sum_to_the_meter(database_url: str) -> None:
-    books = Books(database_url)
-    node = books.node("a")
-    board = books.board(node, "GPU-1")
-    for account in range(1, 5):
-        books.spent(node, board, 0, account, 10**account)
-    shown = overview(books.connection, NOW, dt.timedelta(hours=1))
-    assert [(account.name, account.energy_mj) for account in shown.accounts] == [
-        ("serving", 10),
-        ("idle-loaded", 100),
-        ("idle-empty", 1000),
-        ("unattributed", 10_000),
-    ]
-    assert shown.meter_mj == 11_110
-    assert shown.residual_mj == 0
-    books.spent(node, board, 0, SERVING, 7, at=T0 + dt.timedelta(minutes=1), metered=False)
-    assert overview(books.connection, NOW, dt.timedelta(hours=1)).residual_mj == -7
-    books.close()
-
-
-@pytest.mark.parametrize(
-    ("energy_mj", "text"),
-    [(None, "–"), (0, "0.0 Wh"), (3_600_000, "1.0 Wh"), (3_600_000_000, "1.00 kWh"), (10**15, "277\u202f778 kWh")],
-)
-def test_energy_is_written_as_people_read_it(energy_mj: int | None, text: str) -> None:
-    assert pages.TEMPLATES.filters["kwh"](energy_mj) == text
-
-
-def test_a_gap_is_not_drawn_over() -> None:
-    minutes = [T0 + dt.timedelta(minutes=minute) for minute in (0, 1, 2, 7, 8)]
-    lines = pages.TEMPLATES.filters["plot"]([(minute, 1.0) for minute in minutes])
-    assert [len(line.split()) for line in lines] == [3, 2]
-
-
-def test_one_point_is_no_line() -> None:
-    assert pages.TEMPLATES.filters["plot"]([(T0, 1.0)]) == []

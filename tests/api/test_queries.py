@@ -11,24 +11,75 @@ from typing import Any, LiteralString
 
 import pytest
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from support.ledger import Books
-from wattmill_api.store import findings, keys, prices, query, statements
+from wattmill_api.store import (
+    detection,
+    findings,
+    frontier,
+    keys,
+    lifecycle,
+    load,
+    prices,
+    query,
+    savings,
+    statements,
+    suppressions,
+)
 
-FILES: dict[str, ModuleType] = {"query": query, "prices": prices, "finding": findings, "keys": keys}
+FILES: dict[str, ModuleType] = {
+    "query": query,
+    "prices": prices,
+    "finding": findings,
+    "frontier": frontier,
+    "load": load,
+    "keys": keys,
+    "detection": detection,
+    "lifecycle": lifecycle,
+    "saving": savings,
+    "suppression": suppressions,
+}
 NOW = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
 VALUES: dict[str, Any] = {
-    **dict.fromkeys(("start", "end", "until", "hour_start", "hour_end", "valid_from"), NOW),
+    **dict.fromkeys(("start", "end", "until", "hour_start", "hour_end", "day_start", "day_end", "valid_from"), NOW),
     **{name: ["x"] for name in ("by", "node", "site", "workload", "model", "team", "engine", "accelerator", "names")},
     **{name: ["x"] for name in ("accelerator_model", "kind")},
     **dict.fromkeys(("limit", "after", "finding_id", "price_per_kwh", "grams_per_kwh", "pue"), 1),
+    **dict.fromkeys(
+        (
+            "first",
+            "last",
+            "since",
+            "last_seen",
+            "known",
+            "found",
+            "counted_from",
+            "ended",
+            "ends_after",
+            "oldest",
+            "oldest_peak",
+            "now",
+        ),
+        NOW,
+    ),
+    **dict.fromkeys(("energy_mj", "carried_mj", "mj_per_day", "before_mj", "before_units", "spent_mj", "units"), 1),
+    **dict.fromkeys(("saved_mj", "suppression_id", "into"), 1),
+    **{name: [1] for name in ("engine_ids", "board_ids", "placement_ids", "workload_ids")},
+    "kinds": ["x"],
+    "teams": ["x"],
+    "follow": dt.timedelta(days=7),
+    "simulated": False,
+    "evidence": Jsonb({}),
     "step": dt.timedelta(hours=1),
     "cuts": [NOW],
     "by_account": True,
     "sha256": b"x",
 }
 TIMELESS = {"ledger_entry", "shared_entry"}  # fragments, planned inside `energy`
-SERIES = re.compile(r"\b(ledger_minute|ledger_hour|host_minute|host_hour|accelerator_minute|engine_minute|absence)\b")
+SERIES = re.compile(
+    r"\b(ledger_minute|ledger_hour|host_minute|host_hour|ledger_day|meter_hour|accelerator_minute|engine_minute|absence)\b"
+)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -41,7 +92,9 @@ def test_every_statement_plans(books: Books, file: str) -> None:
             [fragments[part] for part in sorted(TIMELESS)] if "{entry}" in statement else [""]
         )
         for entry in entries:
-            text = sql.SQL("EXPLAIN ") + sql.SQL(statement).format(entry=sql.SQL(entry))
+            text = sql.SQL("EXPLAIN ") + sql.SQL(statement).format(
+                entry=sql.SQL(entry).format(every=sql.SQL("")), every=sql.SQL("")
+            )
             parameters = defaultdict(lambda: "x", VALUES)
             assert books.connection.execute(text, parameters).fetchall(), name
 
@@ -53,7 +106,7 @@ def test_every_statement_is_used_and_every_use_has_a_statement(file: str) -> Non
     used = set(re.findall(r'_SQL\["(\w+)"\]', source))
     assert used <= named
     made = {f"expected_{d}s" for d in ("accelerator", "engine")} | {f"{d}_islands" for d in ("accelerator", "engine")}
-    made |= {f"{d}_series" for d in ("accelerator", "engine")} | {"meter", "host_meter"} | TIMELESS
+    made |= {f"{d}_series" for d in ("accelerator", "engine")} | {"meter", "long_meter", "host_meter"} | TIMELESS
     made |= {"sites", "nodes", "accelerators", "engines", "workloads"}
     made |= {f"put_{kind}" for kind in ("tariff", "carbon", "pue")}
     assert named - used <= made

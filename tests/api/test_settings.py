@@ -9,12 +9,12 @@ from wattmill_api.settings import Settings, unknown_names, without_password
 
 
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WATTMILL_DATABASE_URL", "postgresql://mill:secret@db:5432/wattmill")
+    monkeypatch.setenv("WATTMILL_DATABASE_URL", "postgresql://mill:hunter2@db:5432/wattmill")
     monkeypatch.setenv("WATTMILL_JOBS", "false")
     settings = Settings()
     assert (settings.port, settings.jobs) == (8080, False)
     assert settings.described()["database_url"] == "postgresql://mill@db:5432/wattmill"
-    assert "secret" not in str(settings.described())
+    assert "hunter2" not in str(settings.described())
 
 
 def test_values_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from support.fake_clock import FakeClock
+from wattmill_collector import checks as host_checks
 from wattmill_collector import doctor
-from wattmill_collector.doctor import (
+from wattmill_collector.checks import (
     Check,
-    as_json,
-    as_text,
     check_clock,
     check_own_pages,
     check_service,
@@ -28,6 +27,7 @@ from wattmill_collector.doctor import (
     judge_reading,
     judge_skew,
 )
+from wattmill_collector.doctor import as_json, as_text, examine_service
 from wattmill_collector.errors import Broken, NotHere
 from wattmill_collector.listener import Listener
 from wattmill_collector.log import Throttle
@@ -183,7 +183,7 @@ def test_the_kernel_knows_whether_its_clock_is_kept_right(state: int | None, sta
 
 
 def test_the_kernel_can_be_asked_without_any_right() -> None:
-    assert doctor.kernel_clock_state() in (None, 0, 1, 2, 3, 4, 5)
+    assert host_checks.kernel_clock_state() in (None, 0, 1, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -291,3 +291,75 @@ def test_the_whole_examination_runs_on_this_host(
     shown = capsys.readouterr().out
     assert "FAIL sources" in shown
     assert "OK   settings" in shown
+
+
+def test_every_trouble_says_what_to_do(tmp_path: Path) -> None:
+    """Whatever goes wrong, there is a sentence that says how to put it right."""
+    away = Scripted(ConnectionRefusedError(111, "Connection refused"))
+    strange = settings(tmp_path, warnings=("The variable WATTMILL_X is unknown.",), server="http://a")
+    checks = [
+        *check_settings(strange),
+        *check_sources([reader_of(NotHere("No driver."), wanted=True)], FakeClock(), discover=True),
+        *check_sources([reader_of(Broken("Permission denied."))], FakeClock(), discover=True),
+        *(check for subject in ("accelerator", "engine", "host") for check in judge_reading(
+            AbsenceReading(subject=subject, id="x", reason="lost", detail="")
+        )),
+        *judge_reading(AcceleratorReading(uuid="GPU-1", model="T4", power_mw=1)),
+        *judge_reading(EngineReading(target="http://a:1/metrics")),
+        *check_spool(Path("/proc/wattmill"), 1),
+        *check_spool(tmp_path, 1 << 60),
+        *check_clock(lambda: 5),
+        *check_clock(lambda: None),
+        *check_service(strange, away),
+        *check_service(settings(tmp_path), None),
+        *(judge_answer("http://a", status, {"content-type": kind}, "k") for status, kind in (
+            (401, ""), (503, "application/json"), (404, "text/html"),
+        )),
+        *judge_skew("Tue, 25 Nov 2025 00:00:00 GMT", 0),
+        *judge_skew("Tue, 25 Nov 2025 00:00:00 GMT", 1_764_028_810),
+    ]  # fmt: skip
+    troubles = [check for check in checks if check.status != "OK"]
+    assert len(troubles) > 15
+    assert [check for check in troubles if not check.fix.endswith((".", "."))] == []
+
+
+def test_names_do_not_reach_the_terminal_as_commands() -> None:
+    hostile = Check("engine", "FAIL", "\x1b]0;owned\x07\u202e\x9b31m\nOK   all", "Look\x1b[2J.")
+    lines = as_text([hostile]).splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert as_json([hostile]).isascii()
+    assert "\x1b" not in as_json([hostile])
+
+
+def test_a_database_without_the_service_installed() -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name="psycopg")
+
+    [found] = examine_service("postgresql://db/wattmill", absent)
+    assert (found.status, "psycopg" in found.text, "wattmill[service]" in found.fix) == ("FAIL", True, True)
+
+
+def test_the_service_alone_is_examined_where_no_agent_is_configured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WATTMILL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("wattmill_collector.settings.DEFAULT_CONFIG", Path("/nowhere/agent.yaml"))
+    monkeypatch.setenv("WATTMILL_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/wattmill")
+    assert doctor.main(["--json"]) == 1
+    out = capsys.readouterr().out
+    [check] = json.loads(out)["checks"]
+    assert (check["subject"], check["status"]) == ("database", "FAIL")
+    assert "does not answer" in check["text"]
+    assert "secret" not in out
+
+
+def test_what_other_verbs_read_is_known_to_the_agent() -> None:
+    """The service's list is the longer one; both must know every name."""
+    from wattmill_api.settings import OTHER_OPTIONS
+    from wattmill_api.settings import Settings as ServiceSettings
+    from wattmill_collector.settings import OTHER_VARIABLES, PREFIX, VARIABLES
+
+    theirs = {PREFIX + name.upper() for name in (*ServiceSettings.model_fields, *OTHER_OPTIONS)}
+    assert theirs - OTHER_VARIABLES - set(VARIABLES) == set()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import socket
 import sys
@@ -60,6 +61,7 @@ class State:
     kv_cache: float = 0.0
     process_start: float = 0.0  # 0: not shown
     ranks: int = 1  # data-parallel ranks; each shows the same counters
+    latencies: tuple[int, ...] = ()  # inter-token latencies up to 10 ms, 25 ms, and beyond; none: not shown
     padding_lines: int = 0  # histogram buckets that nobody wants; 600 make a page of 70 kB
 
 
@@ -93,6 +95,10 @@ def vllm(s: State) -> str:
             for rank in range(s.ranks)
             for labels, value in rows(s)
         ]
+    for rank in range(s.ranks if s.latencies else 0):
+        for le, count in zip(("0.01", "0.025", "+Inf"), itertools.accumulate(s.latencies), strict=True):
+            labels = f'engine="{rank}",le="{le}",model_name="{s.model}"'
+            page.append(f"vllm:inter_token_latency_seconds_bucket{{{labels}}} {float(count)}")
     return "\n".join([*page, *_padding("vllm:e2e_request_latency_seconds", s)]) + "\n"
 
 
@@ -160,9 +166,12 @@ def _padding(name: str, s: State) -> list[str]:
 
 
 class FakeEngine:
-    """One fake engine on a port of 127.0.0.1; `state` and `mode` may be changed at any time."""
+    """One fake engine on a port of `host`, a loopback address; `state` and `mode` may be changed at any time."""
 
-    def __init__(self, dialect: str = "vllm", *, model: str = "demo", port: int = 0, **state: Any) -> None:
+    def __init__(
+        self, dialect: str = "vllm", *, model: str = "demo", port: int = 0, host: str = "127.0.0.1", **state: Any
+    ) -> None:
+        self.host = host
         self.dialect = dialect
         self.mode = "ok"
         self.state = State(model=model, **state)
@@ -183,7 +192,7 @@ class FakeEngine:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/metrics"
+        return f"http://{self.host}:{self._port}/metrics"
 
     def add(self, *, input_: int = 0, cached: int = 0, output: int = 0, finished: int = 1) -> None:
         """Count the tokens of requests, as the engine would."""
@@ -208,7 +217,7 @@ class FakeEngine:
     def up(self) -> None:
         if self._server is None:
             self._starts += 1
-            self._server = _Server(("127.0.0.1", self._port), self)
+            self._server = _Server((self.host, self._port), self)
             self._port = self._server.server_address[1]
 
     def down(self) -> None:

@@ -103,7 +103,7 @@ class Books:
         )
 
     def close_hours(self) -> None:
-        """Sum the minutes into hours, as roll-up does."""
+        """Sum the minutes into hours, and these into days, as roll-up does."""
         self.do(
             "INSERT INTO ledger_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj),"
             " sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id,"
@@ -113,4 +113,14 @@ class Books:
         self.do(
             "INSERT INTO host_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj), sum(covered_us),"
             " node_id, domain FROM host_minute GROUP BY 1, node_id, domain"
+        )
+        self.do(
+            "INSERT INTO meter_hour SELECT date_trunc('hour', time), sum(energy_mj), node_id FROM accelerator_minute"
+            " GROUP BY 1, node_id"
+        )
+        self.do(
+            "INSERT INTO ledger_day SELECT date_trunc('day', time, 'UTC'), sum(energy_mj), sum(estimated_mj),"
+            " sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id,"
+            " accelerator_id, placement_id, 1, account FROM ledger_hour"
+            " GROUP BY 1, node_id, accelerator_id, placement_id, account"
         )

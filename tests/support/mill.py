@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
+from wattmill_collector.catalogue import Histogram
 from wattmill_collector.wire import AcceleratorReading, EngineReading, HostReading, NodeHeader, Reading, Receipt
 
 START_US = 1_750_000_020_000_000 // 3_600_000_000 * 3_600_000_000  # a whole hour, UTC
@@ -34,6 +35,9 @@ class Engine:
     output_tokens: int | None = 0
     running: int = 0
     method: str = "configured"
+    version: str = ""
+    inter_token_latency: Histogram | None = None
+    time_to_first_token: Histogram | None = None
 
 
 @dataclasses.dataclass
@@ -89,6 +93,7 @@ class Node:
             EngineReading(
                 target=e.target,
                 engine_kind="vllm",
+                version=e.version,
                 model=e.model,
                 workload=e.workload,
                 accelerators=e.boards,
@@ -99,6 +104,8 @@ class Node:
                 cached_input_tokens=e.cached_input_tokens,
                 output_tokens=e.output_tokens,
                 requests_running=e.running,
+                inter_token_latency=e.inter_token_latency,
+                time_to_first_token=e.time_to_first_token,
             )
             for e in self.engines.values()
         ]

@@ -55,7 +55,7 @@ struct process { uint32_t pid; uint64_t memory; uint32_t gpu_instance, compute_i
 
 static struct state *state;
 static int initialised;
-static char handles[MAX_BOARDS];
+static char handles[MAX_BOARDS], slices[MAX_BOARDS];
 
 static int attach(void) {
     if (state) return SUCCESS;
@@ -158,7 +158,18 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
     SYSTEM;
     for (unsigned i = 0; i < state->board_count; i++)
         if (!strcmp(uuid, state->boards[i].uuid)) return nvmlDeviceGetHandleByIndex_v2(i, handle);
+    unsigned board; /* a slice of a board with MIG on is called MIG-<board in 8 hex digits>-<anything> */
+    if (sscanf(uuid, "MIG-%8x-", &board) == 1 && board < state->board_count && state->boards[board].mig_enabled) {
+        *handle = &slices[board];
+        return SUCCESS;
+    }
     return NOT_FOUND;
+}
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *slice, void **board) {
+    SYSTEM;
+    long index = (char *)slice - slices;
+    if (index < 0 || index >= (long)state->board_count) return INVALID_ARGUMENT;
+    return nvmlDeviceGetHandleByIndex_v2((unsigned)index, board);
 }
 int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **handle) {
     SYSTEM;

@@ -11,14 +11,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from support.processes import eventually, free_port
-from wattmill_api import pages
+from wattmill_api import forms, pages
 from wattmill_api.app import create_app
 from wattmill_api.settings import Settings
 
 
 def application(database_url: str, now: dt.datetime) -> FastAPI:
     """The service as `wattmill serve` builds it, without jobs; for it, it is `now`."""
-    app = create_app(Settings(database_url=database_url, jobs=False), extra_routers=[pages.router])
+    app = create_app(Settings(database_url=database_url, jobs=False), extra_routers=[pages.router, forms.router])
     app.state.now = lambda: now
     return app
 
@@ -27,7 +27,7 @@ def application(database_url: str, now: dt.datetime) -> FastAPI:
 def served(app: FastAPI) -> Iterator[str]:
     """Serve `app`; its address."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

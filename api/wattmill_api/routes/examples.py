@@ -22,12 +22,18 @@ _FINDING = {
     "since": "2026-03-01T22:00:00Z",
     "until": None,
     "last_seen": "2026-03-02T11:00:00Z",
+    "known": "2026-03-01T22:10:00Z",
+    "found": "2026-03-01T22:11:03Z",
+    "revision": 13,
+    "merged_into": None,
     "impact": {
         "energy_mj": 7_200_000_000,
         "kwh": 2.0,
         "cost": {"currency": "EUR", "total": 0.24},
         "co2_grams": 500.0,
+        "energy_mj_per_day": 13_300_000_000,
     },
+    "realised": None,
     "evidence": {"requests": 0, "minutes": 780, "power_w": 92},
     "summary": "Two boards hold a model that nobody has asked for 13 hours.",
     "remedy": "Scale chat-qwen3-32b to zero at night, or let another workload share the boards.",
@@ -35,6 +41,48 @@ _FINDING = {
     "resolved": None,
     "note": None,
     "simulated": False,
+    "history": None,
+}
+_OPENED = {"time": "2026-03-01T22:10:04Z", "what": "opened", "by": "detection", "note": None}
+_SUPPRESSION = {
+    "id": 7,
+    "kind": "*",
+    "subject": "*",
+    "workload": "chat-qwen3-32b",
+    "node": "*",
+    "site": "*",
+    "start": "2026-03-02T22:00:00Z",
+    "end": "2026-03-03T02:00:00Z",
+    "reason": "load test",
+    "by": "ops",
+    "created": "2026-03-02T15:00:00Z",
+}
+_WEBHOOK = {
+    "id": 3,
+    "name": "on-call",
+    "url": "https://alerts.example/…",
+    "secret": "on-call",
+    "kinds": ["throttled", "regression"],
+    "teams": [],
+    "sites": ["ams1"],
+    "min_energy_mj": 3_600_000_000,
+    "send_resolved": True,
+    "by": "ops",
+    "created": "2026-03-01T08:00:00Z",
+    "failures": 0,
+    "waiting": 0,
+    "delivered": "2026-03-02T11:00:05Z",
+    "error": None,
+}
+_DELIVERY = {
+    "id": 91,
+    "finding": 42,
+    "status": "firing",
+    "state": "delivered",
+    "attempts": 2,
+    "created": "2026-03-02T10:58:00Z",
+    "ended": "2026-03-02T11:00:05Z",
+    "reason": None,
 }
 _EFFICIENCY = {
     "time": "2026-03-02T10:00:00Z",
@@ -55,6 +103,19 @@ _EFFICIENCY = {
     "scope": "accelerator",
     "missing": [],
     "simulated": False,
+    "slo": {
+        "target": {"inter_token_latency_ms": 50.0, "time_to_first_token_ms": 500.0},
+        "met_ratio": 0.9,
+        "met_output_tokens": 1_125_000,
+        "met_tokens_per_kwh": 2_250_000.0,
+        "joules_per_met_token": 1.6,
+        "median_inter_token_latency_ms": 31.5,
+        "p99_inter_token_latency_ms": 92.0,
+        "first_token_met_ratio": 0.97,
+        "median_time_to_first_token_ms": 180.0,
+        "p99_time_to_first_token_ms": 640.0,
+        "coverage": 1.0,
+    },
 }
 _LEDGER = {
     "time": "2026-03-02T10:00:00Z",
@@ -68,14 +129,140 @@ _LEDGER = {
     "quality": "measured",
     "simulated": False,
 }
+_REFERENCE = {
+    "source": "mlenergy-v3",
+    "citation": "ML.ENERGY leaderboard v3, ml-energy/leaderboard at 0cd52da: steady state, accelerators only",
+    "scope": "accelerator",
+    "model": "Qwen/Qwen3-32B",
+    "accelerator": "H100",
+    "boards": 2,
+    "parallelism": "tp2",
+    "precision": "bfloat16",
+    "task": "lm-arena-chat",
+    "batch": 95.81,
+    "watts": 1021.97,
+    "output_tokens_per_s": 3355.62,
+    "joules_per_token": 0.304554,
+    "tokens_per_kwh": 11_820_563.8,
+    "inter_token_latency_ms": 28.55,
+    "median_itl_ms": 26.097,
+    "itl_limit_ms": None,
+    "mean_output_tokens": 634.9,
+}
+_FRONTIER = {
+    "group": {**_OWNER, "accelerator_model": "NVIDIA H100 80GB HBM3"},
+    "observed": {
+        "energy_mj": 1_800_000_000,
+        "serving_energy_mj": 1_500_000_000,
+        "output_tokens": 1_250_000,
+        "joules_per_token": 1.44,
+        "tokens_per_kwh": 2_500_000.0,
+        "inter_token_latency_ms": 29.4,
+        "inter_token_latency_source": "concurrency over rate",
+        "mean_output_tokens": 512.0,
+        "boards_per_replica": 2,
+        "scope": "accelerator",
+        "quality": "measured",
+        "coverage": 1.0,
+        "missing": [],
+        "plausible": True,
+        "reason": None,
+        "simulated": False,
+    },
+    "reference": _REFERENCE,
+    "ratio": 4.73,
+    "serving_ratio": 3.94,
+    "matched": {
+        "confidence": "exact",
+        "how": "model: Qwen/Qwen3-32B; precision: not in the name, taken for bfloat16 as published; "
+        "accelerator: H100, the SXM module with 80 GB of HBM3",
+    },
+    "verdict": "uses 4.73 times the energy per token of the best published configuration that is as fast",
+    "caveat": "The reference is a steady state of its boards alone: no idle time, a benchmark's prompts. Its task is "
+    "lm-arena-chat, 635 output tokens a request; 512 here. Lengths of prompts and answers alone move the energy of a "
+    "token severalfold.",
+}
+_PHASES = {
+    "time": "2026-03-02T00:00:00Z",
+    "group": {**_OWNER, "accelerator_model": "NVIDIA H100 80GB HBM3"},
+    "identifiable": True,
+    "reason": None,
+    "fit": {
+        "standing_watts_per_replica": {"value": 212.4, "standard_error": 1.9, "at_zero": False},
+        "prefill_mj_per_token": {"value": 81.3, "standard_error": 2.7, "at_zero": False},
+        "decode_mj_per_token": {"value": 402.8, "standard_error": 6.1, "at_zero": False},
+        "r_squared": 0.97,
+        "scatter_ratio": 0.031,
+        "minutes": 1416,
+        "wild_minutes": 4,
+        "window": "1d",
+    },
+    "energy": {
+        "standing_mj": 18_144_000_000,
+        "prefill_mj": 4_320_000_000,
+        "decode_mj": 12_096_000_000,
+        "dynamic_mj": 16_416_000_000,
+        "unsplit_mj": 0,
+        "total_mj": 34_560_000_000,
+    },
+    "tokens": {"uncached_input": 53_000_000, "cached_input": 21_000_000, "output": 30_000_000},
+    "cached_input_savings_mj": 1_707_300_000,
+    "cached_input_savings_error_mj": 56_700_000,
+    "simulated": False,
+}
 _TARIFF = {"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "currency": "EUR", "price_per_kwh": 0.12}
 _CARBON = {"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "grams_per_kwh": 250.0, "source": "ENTSO-E"}
 _PUE = {"site": "ams1", "valid_from": "2026-01-01T00:00:00Z", "pue": 1.25}
+_TARGETS = {
+    "rows": [
+        {
+            "workload": "chat-qwen3-32b",
+            "valid_from": "2026-01-01T00:00:00Z",
+            "inter_token_latency_ms": 50.0,
+            "time_to_first_token_ms": 500.0,
+            "recorded": "2026-01-02T09:00:00Z",
+        }
+    ]
+}
 _RECORDED = {"recorded": "2026-01-02T09:00:00Z"}
 _TARIFFS = {"rows": [{**_TARIFF, **_RECORDED}]}
 _CARBONS = {"rows": [{**_CARBON, **_RECORDED}]}
 _PUES = {"rows": [{**_PUE, **_RECORDED}]}
 
+_CURVE = {
+    "group": {
+        "model": "qwen3-32b",
+        "accelerator_model": "NVIDIA H100 80GB HBM3",
+        "boards": 2,
+        "engine_kind": "vllm",
+        "engine_version": "0.11.0",
+    },
+    "learnt": {"days": 14, "minutes": 38_412, "first_day": "2026-02-16", "last_day": "2026-03-02"},
+    "prefill_joules_per_token": 0.021,
+    "prefill_reason": None,
+    "points": [
+        {
+            "concurrency": 32.0,
+            "joules_per_output_token": 0.88,
+            "lower_quartile": 0.85,
+            "upper_quartile": 0.91,
+            "output_tokens_per_s_per_request": 41.2,
+            "inter_token_latency_ms": 24.3,
+            "minutes": 2_907,
+        },
+        {
+            "concurrency": 38.05,
+            "joules_per_output_token": 0.79,
+            "lower_quartile": None,
+            "upper_quartile": None,
+            "output_tokens_per_s_per_request": 40.1,
+            "inter_token_latency_ms": 24.9,
+            "minutes": 3,
+        },
+    ],
+    "best": {"concurrency": 38.05, "joules_per_output_token": 0.79},
+    "simulated": False,
+}
 EXAMPLES: dict[str, Any] = {
     "ingest": {
         "receipts": [
@@ -102,13 +289,32 @@ EXAMPLES: dict[str, Any] = {
         "closes": True,
         "meter_reason": None,
     },
+    "frontier": {
+        "start": _RANGE["start"],
+        "end": _RANGE["end"],
+        "scope": "accelerator",
+        "rows": [_FRONTIER],
+    },
+    "frontier_references": {"rows": [_REFERENCE]},
+    "curves": {
+        "start": "2026-02-16T00:00:00Z",
+        "end": "2026-03-03T00:00:00Z",
+        "rows": [_CURVE],
+    },
+    "phases": {
+        "start": "2026-03-02T00:00:00Z",
+        "end": "2026-03-03T00:00:00Z",
+        "step": "1d",
+        "rows": [_PHASES],
+    },
     "findings": {"rows": [_FINDING]},
-    "finding": _FINDING,
+    "finding": {**_FINDING, "history": [_OPENED]},
     "acknowledge_finding": {
         **_FINDING,
         "state": "acknowledged",
         "acknowledged": "2026-03-02T11:05:00Z",
         "note": "on it",
+        "history": [_OPENED, {"time": "2026-03-02T11:05:00Z", "what": "acknowledged", "by": "ops", "note": "on it"}],
     },
     "resolve_finding": {
         **_FINDING,
@@ -116,7 +322,28 @@ EXAMPLES: dict[str, Any] = {
         "until": "2026-03-02T12:00:00Z",
         "resolved": "2026-03-02T12:00:00Z",
         "note": "scaled to zero at night",
+        "realised": {
+            "energy_mj": 93_100_000_000,
+            "kwh": 25.861,
+            "cost": {"currency": "EUR", "total": 3.1},
+            "co2_grams": 6465.0,
+            "since": "2026-03-02T12:00:00Z",
+            "until": "2026-03-09T12:00:00Z",
+            "method": "Idle energy of its boards per board-hour: the whole days up to its end, less the time after.",
+        },
+        "history": [
+            _OPENED,
+            {"time": "2026-03-02T12:00:00Z", "what": "resolved", "by": "ops", "note": "scaled to zero at night"},
+        ],
     },
+    "suppressions": {"rows": [_SUPPRESSION]},
+    "add_suppression": _SUPPRESSION,
+    "delete_suppression": _SUPPRESSION,
+    "webhooks": {"rows": [_WEBHOOK]},
+    "add_webhook": _WEBHOOK,
+    "remove_webhook": _WEBHOOK,
+    "webhook_deliveries": {"rows": [_DELIVERY]},
+    "test_webhook": {"delivered": True, "status": 200, "reason": None},
     "sites": {
         "rows": [
             {"name": "ams1", "nodes": 120, "accelerators": 960, "engines": 480, "last_seen": "2026-03-02T11:00:00Z"}
@@ -239,6 +466,8 @@ EXAMPLES: dict[str, Any] = {
     "put_carbon": _CARBONS,
     "pue": _PUES,
     "put_pue": _PUES,
+    "targets": _TARGETS,
+    "put_targets": _TARGETS,
     "healthz": {"status": "ok", "version": "0.1.0"},
     "readyz": {"status": "ready", "access": "closed", "version": "0.1.0"},
 }

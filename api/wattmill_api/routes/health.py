@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from wattmill_api import __version__
+from wattmill_api.auth import Guard
+from wattmill_api.errors import DatabaseAway
 from wattmill_api.routes.documents import answer, problems
 
 router = APIRouter(tags=["health"])
@@ -49,10 +51,24 @@ async def readyz(request: Request) -> Response:
 @router.get(
     "/metrics",
     operation_id="metrics",
-    summary="This service's own metrics, for Prometheus",
+    summary="Counters of this service and of the ledger, for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(401, 403)},
 )
-def metrics(request: Request) -> Response:
-    page: bytes = request.app.state.metrics.page()
-    return Response(page, media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    """Once keys exist, what names workloads and teams is shown to a read key of all teams only; the rest is open."""
+    page = request.app.state.metrics.page
+    with_ledger = await _may_read(request)
+    return Response(await run_in_threadpool(page, with_ledger=with_ledger), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _may_read(request: Request) -> bool:
+    """Errors: Unauthenticated, Forbidden, where a key was sent that does not open this."""
+    guard: Guard = request.app.state.guard
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    try:
+        if scheme.lower() == "bearer":
+            return (await guard.check(key.strip(), "read")).teams is None
+        return not await guard.closed()
+    except DatabaseAway:
+        return False

@@ -20,6 +20,7 @@ from wattmill_api.routes.documents import problems
 from wattmill_api.store import query
 from wattmill_api.store.database import Database
 from wattmill_api.store.ingest import ParsedBatch
+from wattmill_collector.catalogue import INT64_MAX, MAX_BOUNDS
 from wattmill_collector.wire import MAX_LABELS, MAX_READINGS_PER_BATCH, METRICS, READING_KINDS, WIRE_VERSION, Receipt
 
 router = APIRouter(tags=["ingest"])
@@ -38,6 +39,29 @@ _EXAMPLE = {
 }
 
 
+_COUNT = {"type": "integer", "minimum": 0, "maximum": INT64_MAX}
+_HISTOGRAM = {
+    "type": "object",
+    "required": ["le_us", "counts"],
+    "properties": {
+        "le_us": {
+            "type": "array",
+            "items": _COUNT,
+            "minItems": 1,
+            "maxItems": MAX_BOUNDS,
+            "description": "Upper bounds, rising; +Inf is left out.",
+        },
+        "counts": {
+            "type": "array",
+            "items": _COUNT,
+            "minItems": 2,
+            "maxItems": MAX_BOUNDS + 1,
+            "description": "Observations so far at or under each bound, and all of them as the last.",
+        },
+    },
+}
+
+
 def _reading_schema(kind: str) -> dict[str, Any]:
     """What a reading of one kind may carry, from the catalogue."""
     properties: dict[str, Any] = {"kind": {"const": kind}}
@@ -47,6 +71,8 @@ def _reading_schema(kind: str) -> dict[str, Any]:
             limits = {"type": "string", "minLength": int(metric.low), "maxLength": int(metric.high)}
         elif metric.type == "texts":
             limits = {"type": "array", "items": {"type": "string", "maxLength": 128}, "maxItems": int(metric.high)}
+        elif metric.type == "histogram":
+            limits = _HISTOGRAM
         else:
             number = "integer" if metric.type == "int" else "number"
             limits = {"type": number, "minimum": metric.low, "maximum": metric.high}

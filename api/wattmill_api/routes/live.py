@@ -1,6 +1,7 @@
 """GET /api/v1/live: server-sent events with the last minutes' figures, for a screen that is watched.
 
-All listeners share one question to the database; it is asked at most every `EVERY_S`, and only while someone listens.
+All listeners who may see the same share one question to the database; it is asked at most every `EVERY_S`, and only
+while someone listens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from wattmill_api import auth, efficiency
+from wattmill_api import auth, efficiency, visibility
 from wattmill_api.errors import Busy, WattmillError
 from wattmill_api.parameters import DIMENSIONS, MINUTE, Question, RangeQuestion, window
 from wattmill_api.routes.documents import answer, problems
@@ -38,22 +39,26 @@ class LiveQuestion(Question):
 
 
 class Feed:
-    """The latest event, shared by all listeners of this process."""
+    """The latest event, shared by all listeners of this process who see the same teams."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._asked = float("-inf")
-        self._event = b""
+        self._events: dict[visibility.Teams, tuple[float, bytes]] = {}  # when it was asked for, and the event
         self.listeners = 0
 
     def latest(self, now: dt.datetime) -> bytes:
         """The event as bytes; the same bytes until something changed. Errors: DatabaseAway."""
         with self._lock:
-            if time.monotonic() - self._asked >= EVERY_S:
-                self._event = bytes(answer(_figures(self._database, now)).body)
-                self._asked = time.monotonic()
-            return self._event
+            teams = visibility.teams()
+            asked, event = self._events.get(teams, (float("-inf"), b""))
+            if time.monotonic() - asked >= EVERY_S:
+                event = bytes(answer(_figures(self._database, now)).body)
+                asked = time.monotonic()
+                # What nobody listens to any more is forgotten.
+                self._events = {who: kept for who, kept in self._events.items() if asked - kept[0] < KEEP_ALIVE_S}
+                self._events[teams] = (asked, event)
+            return event
 
 
 def _figures(database: Database, now: dt.datetime) -> dict[str, Any]:

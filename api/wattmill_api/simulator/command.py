@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from wattmill_api.progress import Bar
 from wattmill_api.simulator.delivery import Counts, Delivery, DeliveryError, HttpPost
 from wattmill_api.simulator.fleet import Fleet, total_ticks
 from wattmill_api.simulator.scenario import DEFAULT, Options, ScenarioError, duration_us, parse_scenario
@@ -86,7 +87,7 @@ def run(plan: Plan, fleet: Fleet, delivery: Delivery, clock: Clock, stop: thread
     Errors: DeliveryError when the service refuses or is away for too long.
     """
     begun_us = clock.now_us()
-    progress = Progress(plan, out, clock)
+    progress = Progress(plan, out, begun_us, clock)
     acknowledged = False
 
     def due(tick_us: int) -> bool:
@@ -137,29 +138,31 @@ def summary(plan: Plan, counts: Counts, took_s: float) -> str:
 
 
 class Progress:
-    """A line on a terminal, redrawn at most ten times a second; nothing elsewhere."""
+    """How far a run of known length is, or a backfill that has to catch up with the present; then it is silent."""
 
-    def __init__(self, plan: Plan, out: TextIO, clock: Clock) -> None:
-        self.total = total_ticks(plan.options)
-        self.shown = out.isatty() and self.total is not None
-        self.plan, self.out, self.clock, self.last_us = plan, out, clock, 0
+    def __init__(self, plan: Plan, out: TextIO, begun_us: int, clock: Clock) -> None:
+        options = plan.options
+        self.total = total_ticks(options)
+        if plan.realtime:
+            behind = (begun_us - options.start_us) // options.interval_us
+            self.total = behind if behind > 1 else 0
+        self.options = options
+        self.bar = Bar(out, self.total, lambda: clock.now_us() / 1e6) if self.total else None
 
     def show(self, tick_us: int) -> None:
         """The run has come as far as this tick."""
-        now_us = self.clock.now_us()
-        if not self.shown or self.total is None or now_us - self.last_us < 100_000:
+        if self.bar is None or self.total is None:
             return
-        self.last_us = now_us
-        done = ((tick_us - self.plan.options.start_us) // self.plan.options.interval_us + 1) / self.total
-        moment = datetime.datetime.fromtimestamp(tick_us / 1e6, datetime.UTC)
-        bar = "#" * int(done * 40)
-        self.out.write(f"\r[{bar:<40}] {done:4.0%}  {moment:%Y-%m-%d %H:%M}")
-        self.out.flush()
+        done = (tick_us - self.options.start_us) // self.options.interval_us + 1
+        if done > self.total:
+            self.end()
+            return
+        self.bar.show(done, f"{datetime.datetime.fromtimestamp(tick_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}")
 
     def end(self) -> None:
         """Leave the terminal's line."""
-        if self.shown:
-            self.out.write("\r" + " " * 70 + "\r")
+        if self.bar is not None:
+            self.bar.end()
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ a period. A period is the run, or a day of a longer run.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -19,7 +20,13 @@ MINUTE_US = 60_000_000
 CALM_TICKS = 6  # ticks kept clean on both sides of anything that touches a reading
 
 DOWN_KINDS = ("engine-restart", "engine-start", "idle-empty")
-DEMAND_KINDS = ("idle-loaded", "spin-idle", "low-batch", "throttled")
+DEMAND_KINDS = ("idle-loaded", "spin-idle", "low-batch", "throttled", "straggler", "kv-thrash", "queue-starved")
+# These hold for all replicas of a workload; a wish names one of them.
+WORKLOAD_KINDS = ("regression", "cache-miss", "over-provisioned")
+# Of an over-provisioned workload's replicas, those it needs serve it until the others are deployed when it begins: then
+# each has this share of its usual demand, until the incident ends and the demand is as usual. Said only by a wish, and
+# meant for replicas on one kind of board.
+SPARE_DEMAND = 0.3
 GLITCH_FORMS = ("backwards", "zero", "spike")
 
 
@@ -28,7 +35,8 @@ class Incident:
     """Something that holds from just after the tick `start_us` up to and including the tick `end_us`.
 
     Ticks inside are touched; of what takes an engine down, `end_us` is the first reading of the new process.
-    `engine` and `accelerator` are positions on the node, -1 where they do not matter.
+    `engine` and `accelerator` are positions on the node, -1 where they do not matter. One of a whole workload has its
+    name, and -1 for the node.
     """
 
     start_us: int
@@ -38,6 +46,7 @@ class Incident:
     engine: int = -1
     accelerator: int = -1
     form: str = ""
+    workload: str = ""
 
 
 def period_us(options: Options) -> int:
@@ -53,9 +62,10 @@ def incidents_of_period(options: Options, nodes: Sequence[NodePlan], period: int
     length = period_us(options)
     begin = options.start_us + period * length
     wished = [
-        _granted(wish, options, nodes)
+        incident
         for wish in options.scenario.wishes
-        if period == (0 if wish.kind == "engine-start" else wish.at_us // length)
+        if period == (0 if wish.kind in ("engine-start", "over-provisioned") else wish.at_us // length)
+        for incident in _granted(wish, options, nodes)
     ]
     drawn: Iterable[Incident] = ()
     if options.scenario.seeded:
@@ -63,11 +73,11 @@ def incidents_of_period(options: Options, nodes: Sequence[NodePlan], period: int
     return tuple(sorted((*wished, *drawn)))
 
 
-def _granted(wish: Wish, options: Options, nodes: Sequence[NodePlan]) -> Incident:
+def _granted(wish: Wish, options: Options, nodes: Sequence[NodePlan]) -> list[Incident]:
     if not 1 <= wish.node <= len(nodes):
         raise ScenarioError(f"the scenario wants {wish.kind} on node {wish.node}, but there are {len(nodes)} nodes")
     node = nodes[wish.node - 1]
-    on_engine = wish.kind in DOWN_KINDS + DEMAND_KINDS
+    on_engine = wish.kind in DOWN_KINDS + DEMAND_KINDS + WORKLOAD_KINDS
     if on_engine and not 0 <= wish.engine < len(node.engines):
         raise ScenarioError(f"{wish.kind} wants engine {wish.engine} of {node.name}, which has {len(node.engines)}")
     if wish.kind == "energy-glitch" and not 0 <= wish.accelerator < len(node.uuids):
@@ -81,15 +91,32 @@ def _granted(wish: Wish, options: Options, nodes: Sequence[NodePlan]) -> Inciden
         start, lasts = options.start_us - step, wish.at_us // step * step + step
     elif wish.kind in ("energy-glitch", "lost-readings") and wish.at_us < 2 * step:
         raise ScenarioError(f"{wish.kind} must not begin before the third tick: the first readings are the baseline")
-    return Incident(
-        start,
-        start + lasts,
-        wish.kind,
-        wish.node - 1,
-        wish.engine if on_engine else -1,
-        wish.accelerator if wish.kind == "energy-glitch" else -1,
-        wish.form or ("backwards" if wish.kind == "energy-glitch" else ""),
-    )
+    if wish.kind in WORKLOAD_KINDS:
+        name = node.engines[wish.engine].workload.name
+        if wish.kind == "over-provisioned":
+            return _scaled_up(name, start, start + lasts, options, nodes)
+        return [Incident(start, start + lasts, wish.kind, -1, workload=name)]
+    return [
+        Incident(
+            start,
+            start + lasts,
+            wish.kind,
+            wish.node - 1,
+            wish.engine if on_engine else -1,
+            wish.accelerator if wish.kind == "energy-glitch" else -1,
+            wish.form or ("backwards" if wish.kind == "energy-glitch" else ""),
+        )
+    ]
+
+
+def _scaled_up(name: str, start_us: int, end_us: int, options: Options, nodes: Sequence[NodePlan]) -> list[Incident]:
+    replicas = [(node.index, e.index) for node in nodes for e in node.engines if e.workload.name == name]
+    needed = math.ceil(SPARE_DEMAND * len(replicas))
+    begin_us = options.start_us - options.interval_us
+    form = f"{needed}/{len(replicas)}"  # replicas needed, and there
+    late = replicas[needed:] if start_us > options.start_us else []
+    starts = [Incident(begin_us, start_us, "engine-start", *replica) for replica in late]
+    return [Incident(start_us, end_us, "over-provisioned", -1, form=form, workload=name), *starts]
 
 
 class _Draw:
@@ -134,6 +161,14 @@ class _Draw:
             self._on_node("late-batches", lambda: int(self.rng.uniform(1, 20) * MINUTE_US))
         for _ in range(max(2, len(self.nodes) // 2)):
             self._on_node("duplicate-batches", lambda: 3 * self.options.interval_us)
+        # What needs a day of its own to be told stays rare: only in fleets that have room for it.
+        for kind in ("straggler", "kv-thrash", "queue-starved"):
+            for _ in range(len(self.nodes) // 10):
+                self._condition(kind, prompt=False)
+        names = sorted({engine.workload.name for node in self.nodes for engine in node.engines})
+        for kind, name in zip(("regression", "cache-miss"), self.rng.permutation(names), strict=False):
+            if len(self.nodes) >= 20 and (window := self._window(0.05, 0.6, 0.3 * self.length)) is not None:
+                self._add(Incident(*window, kind, -1, workload=str(name)))
         return self.found
 
     def _ticks(self, span_us: float) -> int:
@@ -157,7 +192,7 @@ class _Draw:
     def _occupy(self, incident: Incident) -> None:
         """Remember where readings must be left alone: at both ends of what takes an engine away, else all along."""
         spans = [(incident.start_us, incident.end_us)]
-        if incident.kind in DEMAND_KINDS:
+        if incident.kind in DEMAND_KINDS + WORKLOAD_KINDS:
             spans = []
         elif incident.kind in ("engine-start", "idle-empty"):
             spans = [(incident.start_us, incident.start_us), (incident.end_us, incident.end_us)]

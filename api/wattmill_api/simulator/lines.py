@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wattmill_api.simulator import latency
 from wattmill_api.simulator.scenario import EnginePlan, NodePlan, Options
 from wattmill_collector.wire import (
     KIND_OF,
@@ -44,6 +45,7 @@ ENGINE_FIELDS = (
     "input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens", "requests_finished", "preemptions",
     "requests_running", "requests_waiting", "kv_cache_usage_ratio",
 )  # fmt: skip
+ENGINE_COLUMNS = len(ENGINE_FIELDS) + latency.BUCKETS  # the counts of one histogram come after the fields
 HOST_FIELDS = ("energy_uj",)
 
 
@@ -88,11 +90,11 @@ class Lines:
             parts.append(self._engine(self.plan.engines[number], state))
             if state >= 0:
                 ratios.append(len(columns) + ENGINE_FIELDS.index("kv_cache_usage_ratio"))
-                begin = (boards * len(BOARD_FIELDS)) + number * len(ENGINE_FIELDS)
-                columns.extend(range(begin, begin + len(ENGINE_FIELDS)))
+                begin = (boards * len(BOARD_FIELDS)) + number * ENGINE_COLUMNS
+                columns.extend(range(begin, begin + ENGINE_COLUMNS))
         for package in range(PACKAGES):
             parts.append(self._host(package))
-            columns.append(boards * len(BOARD_FIELDS) + engines * len(ENGINE_FIELDS) + package)
+            columns.append(boards * len(BOARD_FIELDS) + engines * ENGINE_COLUMNS + package)
         return Shape(self._head() + ",".join(parts) + "]}", np.array(columns, np.int64), tuple(ratios), len(parts))
 
     def _head(self) -> str:
@@ -152,7 +154,7 @@ class Lines:
                 epoch=named_epoch(self.plan.boot_id, engine.target, str(start_us)),
                 epoch_start_us=start_us,
             )
-            self.engines[engine.index, state] = _template(reading, ENGINE_FIELDS)
+            self.engines[engine.index, state] = _template(reading, (*ENGINE_FIELDS, "inter_token_latency"))
         return self.engines[engine.index, state]
 
     def _host(self, package: int) -> str:
@@ -177,12 +179,18 @@ def _template(reading: Reading, changing: Sequence[str]) -> str:
     kind = KIND_OF[type(reading)]
     parts = [f'"kind":"{kind}"']
     for metric in METRICS[kind]:
-        if metric.name in changing:
+        if metric.name in changing and metric.type == "histogram":
+            gaps = ",".join(["%s"] * latency.BUCKETS)
+            parts.append(f'"{metric.name}":{{"le_us":{_json(latency.LE_US)},"counts":[{gaps}]}}')
+        elif metric.name in changing:
             parts.append(f'"{metric.name}":%s')
         elif metric.name in constant:
-            text = json.dumps(constant[metric.name], separators=(",", ":"), ensure_ascii=False)
-            parts.append(f'"{metric.name}":{_literal(text)}')
+            parts.append(f'"{metric.name}":{_literal(_json(constant[metric.name]))}')
     return "{" + ",".join(parts) + "}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _literal(text: str) -> str:

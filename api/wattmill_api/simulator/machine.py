@@ -15,9 +15,10 @@ import numpy as np
 
 from wattmill_api.simulator.incidents import Incident
 from wattmill_api.simulator.lines import GONE, LOADING, PACKAGES, RAPL_RANGE_UJ, Ints, Lines, Shape
-from wattmill_api.simulator.physics import Curve
+from wattmill_api.simulator.physics import Curve, Floats
 from wattmill_api.simulator.replica import Flags, Life, Replica, inside
-from wattmill_api.simulator.scenario import NodePlan, Options
+from wattmill_api.simulator.scenario import EnginePlan, NodePlan, Options
+from wattmill_api.simulator.waste import SLOW_RANK_CLOCK
 
 CHUNK_TICKS = 360  # divides a day's ticks at every interval that divides 60 s
 SPIKE_MJ = 2**47
@@ -29,7 +30,8 @@ class Chunk:
     """`CHUNK_TICKS` ticks of one node: what is reported, and beside it the truth.
 
     `rows` holds every field that changes; `shape_of[k]` says which of `shapes` turns row k into a line. `energy_mj`
-    and `host_uj` are true counters (ticks x boards, ticks x packages, without glitch or wrap).
+    and `host_uj` are true counters (ticks x boards, ticks x packages, without glitch or wrap). `wasted`: by engine and
+    kind of incident, the share of the engine's energy that the incident wastes at each tick.
     """
 
     times_us: Ints
@@ -42,6 +44,7 @@ class Chunk:
     spent_mj: Ints
     host_uj: Ints
     lives: tuple[Life, ...]
+    wasted: Mapping[tuple[int, str], Floats]
 
     def line(self, tick: int, sequence: int) -> bytes:
         """The line of one tick, without its line end."""
@@ -88,7 +91,11 @@ class Machine:
         """Ticks [index x CHUNK_TICKS, …) under these incidents (those of other nodes are ignored)."""
         step = self.options.interval_us
         times = self.options.start_us + step * np.arange(index * CHUNK_TICKS, (index + 1) * CHUNK_TICKS, dtype=np.int64)
-        here = [i for i in incidents if i.node == self.plan.index and i.end_us >= times[0] and i.start_us < times[-1]]
+        # What a workload will have too much of, it does without until then.
+        now = [
+            i for i in incidents if i.end_us >= times[0] and (i.start_us < times[-1] or i.kind == "over-provisioned")
+        ]
+        here = [i for i in now if i.node == self.plan.index]
         boards, hardware = len(self.plan.uuids), self.plan.hardware
         rng = np.random.default_rng([self.options.seed, 13, self.plan.index, index])
         watts = np.full((CHUNK_TICKS, boards), hardware.empty_w)
@@ -98,7 +105,7 @@ class Machine:
         hot = np.zeros((CHUNK_TICKS, boards), bool)
         held = np.zeros((CHUNK_TICKS, boards), np.int64)
         states = np.full((CHUNK_TICKS, len(self.plan.engines)), GONE, np.int64)
-        stretches = [r.chunk(index, times, [i for i in here if i.engine == r.plan.index]) for r in self.replicas]
+        stretches = [r.chunk(index, times, [i for i in now if concerns(i, self.plan, r.plan)]) for r in self.replicas]
         for engine, stretch in zip(self.plan.engines, stretches, strict=True):
             mine = list(engine.accelerators)
             states[:, engine.index] = stretch.state
@@ -108,6 +115,7 @@ class Machine:
             memory[:, mine] = np.where(loaded, hardware.memory_total_bytes * 9 // 10, memory[:, mine])
             memory[:, mine] = np.where(loading, hardware.memory_total_bytes // 2, memory[:, mine])
             clock[:, mine] = np.where(loaded | loading, hardware.sm_clock_mhz, clock[:, mine])
+            clock[stretch.slow, mine[0]] = round(hardware.sm_clock_mhz * SLOW_RANK_CLOCK)
         clock = np.where(hot, hardware.sm_clock_mhz * 6 // 10, clock)
         watts = np.minimum(watts * self.offset * rng.normal(1.0, 0.012, watts.shape), hardware.power_limit_w * 1.01)
         power_mw = np.round(watts * 1000).astype(np.int64)
@@ -150,6 +158,11 @@ class Machine:
             spent,
             host,
             tuple(life for s in stretches for life in s.lives),
+            {
+                (r.plan.index, kind): w
+                for r, s in zip(self.replicas, stretches, strict=True)
+                for kind, w in s.wasted.items()
+            },
         )
 
     def _spoil(self, times: Ints, energy: Ints, here: Sequence[Incident]) -> tuple[Flags, Ints]:
@@ -163,6 +176,13 @@ class Machine:
                 wrong = {"backwards": before[at, board] - 1000, "zero": 0, "spike": energy[at, board] + SPIKE_MJ}
                 reported[at, board] = np.maximum(0, wrong[incident.form])
         return glitched, reported
+
+
+def concerns(incident: Incident, node: NodePlan, engine: EnginePlan) -> bool:
+    """Whether an incident is about this replica, alone or with its workload."""
+    if incident.workload:
+        return incident.workload == engine.workload.name
+    return incident.node == node.index and incident.engine == engine.index
 
 
 def _read_anyway(host_uj: Ints) -> Flags:

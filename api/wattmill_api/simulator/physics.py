@@ -62,6 +62,13 @@ class Curve:
         decode = np.interp(_position(batch), self.position, self.watts)
         return decode + 0.6 * prefill_share * (0.98 * self.power_limit_w - decode)
 
+    def joules(self, tokens: Floats, prefill_s: Floats, batch: Floats | float) -> Floats:
+        """Joules of all boards for decoding tokens at a batch and prefilling for a while, and for no idle time."""
+        batches = np.asarray(batch, np.float64)
+        decode_s = tokens / np.maximum(np.interp(_position(batches), self.position, self.tokens_per_s), 1e-9)
+        busy_s = np.maximum(decode_s + prefill_s, 1e-9)
+        return self.watts_at(batches, prefill_s / busy_s) * self.boards * busy_s
+
     def joules_per_token(self, batch: float) -> float:
         """Joules of all boards per output token in steady decode at this batch."""
         position = _position(np.float64(batch))
@@ -120,14 +127,24 @@ class Arrivals:
         )
 
 
-def arrive(rng: np.random.Generator, requests_per_s: Floats, interval_s: float, workload: Workload) -> Arrivals:
-    """Draw one chunk of arrivals. A sum of gamma-distributed lengths is one too, so one draw a tick will do."""
+def arrive(
+    rng: np.random.Generator,
+    requests_per_s: Floats,
+    interval_s: float,
+    workload: Workload,
+    cached_ratio: Floats | None = None,
+) -> Arrivals:
+    """Draw one chunk of arrivals. A sum of gamma-distributed lengths is one too, so one draw a tick will do.
+
+    `cached_ratio`: mean share of the input that is found in the prefix cache, by tick; None: the workload's own.
+    """
+    normal = workload.cached_ratio if cached_ratio is None else cached_ratio
     ticks = requests_per_s.size
     burst = rng.gamma(ARRIVAL_SHAPE, 1.0 / ARRIVAL_SHAPE, ticks)
     requests = rng.poisson(requests_per_s * interval_s * burst).astype(np.float64)
     inputs = requests + _lengths(rng, requests, workload.input_tokens, INPUT_SHAPE)
     outputs = requests + _lengths(rng, requests, workload.output_tokens, OUTPUT_SHAPE)
-    share = np.clip(rng.normal(workload.cached_ratio, 0.06, ticks), 0.0, 0.95)
+    share = np.clip(rng.normal(normal, 0.06, ticks), 0.0, 0.95)
     return Arrivals(requests, inputs, inputs * share, outputs)
 
 
@@ -137,18 +154,30 @@ def _lengths(rng: np.random.Generator, requests: Floats, mean: int, shape: float
 
 def busiest_requests_per_s(workload: Workload, curve: Curve) -> float:
     """Request rate at which prefill and decode together fill `load_ratio` of a replica's time."""
-    decode_s = workload.output_tokens / curve.rate(workload.max_num_seqs)
+    return workload.load_ratio * full_requests_per_s(workload, curve, workload.max_num_seqs)
+
+
+def full_requests_per_s(workload: Workload, curve: Curve, batch: float, again: float = 1.0) -> float:
+    """Request rate at which prefill and decode at this batch fill all of a replica's time.
+
+    `again`: how often each input token is computed.
+    """
+    decode_s = workload.output_tokens / curve.rate(batch)
     prefill_s = workload.input_tokens * (1.0 - workload.cached_ratio) / curve.prefill_tokens_per_s
-    return workload.load_ratio / (decode_s + prefill_s)
+    return 1.0 / (decode_s + again * prefill_s)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Queue:
-    """What a replica has accepted and not finished, from chunk to chunk. `recent_*`: latest ticks in order."""
+    """What a replica has accepted and not finished, from chunk to chunk. `recent_*`: latest ticks in order.
+
+    `backlog_*`: what waits in front of the batch, as tokens to decode and seconds of prefill at full speed.
+    """
 
     recent_output: Floats
     recent_computed: Floats
     backlog_tokens: float
+    backlog_prefill_s: float
     pending_requests: float
     pending_input: float
     pending_cached: float
@@ -180,7 +209,7 @@ def spread(workload: Workload, curve: Curve, interval_s: float) -> Floats:
 def empty_queue(weights: Floats) -> Queue:
     """A replica that has just started."""
     nothing = np.zeros(weights.size - 1)
-    return Queue(nothing, nothing, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return Queue(nothing, nothing, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def serve(
@@ -191,24 +220,45 @@ def serve(
     speed: Floats,
     interval_s: float,
     queue: Queue,
+    most: Floats | None = None,
+    again: Floats | None = None,
 ) -> tuple[Served, Queue]:
-    """Serve one chunk, first come, first served.
+    """Serve one chunk, first come, first served; what waits is neither decoded nor prefilled.
 
-    `speed`: share of the curve's rate at each tick, below 1 when throttled; `weights`: from `spread`.
+    `speed`: share of the curve's rate at each tick, below 1 when throttled; `weights`: from `spread`; `most`: largest
+    batch at each tick, None: the workload's own; `again`: how often each input token is computed, None: once.
     """
+    largest = np.full(speed.size, float(workload.max_num_seqs)) if most is None else most
     output = np.concatenate((queue.recent_output, arrivals.output_tokens))
     computed = np.concatenate((queue.recent_computed, arrivals.input_tokens - arrivals.cached_input_tokens))
     wanted = np.convolve(output, weights, "valid")
-    prefill_s = np.convolve(computed, weights, "valid") / (curve.prefill_tokens_per_s * speed)
-    prefill_share = np.minimum(LONGEST_PREFILL_SHARE, prefill_s / interval_s)
+    times = np.ones(speed.size) if again is None else again
+    prefill_s = np.convolve(computed, weights, "valid") / curve.prefill_tokens_per_s
+    # Lindley's recursion q' = max(0, q + work - capacity), solved for the whole chunk at once; work is counted in
+    # seconds of a replica that runs its largest batch at full speed.
+    full_rate = curve.rate(workload.max_num_seqs)
+    carried_s = queue.backlog_tokens / full_rate + queue.backlog_prefill_s
+    work_s = wanted / full_rate + prefill_s
+    ways, way = np.unique(np.stack((largest, times)), axis=1, return_inverse=True)
+    slower = [full_requests_per_s(workload, curve, float(batch), float(n)) for batch, n in ways.T]
+    whole = np.array(slower) / full_requests_per_s(workload, curve, workload.max_num_seqs)
+    capacity_s = interval_s * speed * whole[way.reshape(-1)]
+    walk_s = carried_s + np.cumsum(work_s - capacity_s)
+    backlog_s = walk_s - np.minimum(0.0, np.minimum.accumulate(walk_s))
+    done_s = np.maximum(0.0, np.cumsum(work_s - np.diff(backlog_s, prepend=carried_s)))
+    asked_s = np.concatenate(([0.0, carried_s], carried_s + np.cumsum(work_s)))
+
+    def through(carried: float, asked: Floats) -> Floats:
+        """Running total of what was done of something that is asked for in the order of the work."""
+        return np.interp(done_s, asked_s, np.concatenate(([0.0, carried], carried + np.cumsum(asked))))
+
+    decoded, prefilled_s = through(queue.backlog_tokens, wanted), through(queue.backlog_prefill_s, prefill_s)
+    done = np.diff(decoded, prepend=0.0)
+    prefill_share = np.minimum(LONGEST_PREFILL_SHARE, np.diff(prefilled_s, prepend=0.0) * times / speed / interval_s)
     decode_s = (1.0 - prefill_share) * interval_s
-    capacity = curve.rate(workload.max_num_seqs) * speed * decode_s
-    # Lindley's recursion q' = max(0, q + wanted - capacity), solved for the whole chunk at once.
-    walk = queue.backlog_tokens + np.cumsum(wanted - capacity)
-    backlog = walk - np.minimum(0.0, np.minimum.accumulate(walk))
-    done = np.maximum(0.0, wanted - np.diff(backlog, prepend=queue.backlog_tokens))
+    backlog = queue.backlog_tokens + np.cumsum(wanted) - decoded
     offered = np.concatenate(([0.0, queue.pending_output], queue.pending_output + np.cumsum(arrivals.output_tokens)))
-    served_output = np.minimum(np.cumsum(done), offered[-1])
+    served_output = np.minimum(decoded, offered[-1])
 
     def in_step(pending: float, arrived: Floats) -> tuple[Floats, float]:
         total = np.concatenate(([0.0, pending], pending + np.cumsum(arrived)))
@@ -218,13 +268,15 @@ def serve(
     requests, pending_requests = in_step(queue.pending_requests, arrivals.requests)
     inputs, pending_input = in_step(queue.pending_input, arrivals.input_tokens)
     cached, pending_cached = in_step(queue.pending_cached, arrivals.cached_input_tokens)
-    batch = np.minimum(curve.batch_for(done / (decode_s * speed)), workload.max_num_seqs)
-    served = Served(requests, inputs, cached, served_output, batch, backlog / workload.output_tokens, prefill_share)
+    batch = np.minimum(curve.batch_for(done / (decode_s * speed)), largest)
+    waiting = np.maximum(0.0, backlog) / workload.output_tokens
+    served = Served(requests, inputs, cached, served_output, batch, waiting, prefill_share)
     kept = weights.size - 1
     return served, Queue(
         output[output.size - kept :],
         computed[computed.size - kept :],
-        float(backlog[-1]),
+        max(0.0, float(backlog[-1])),
+        max(0.0, float(queue.backlog_prefill_s + prefill_s.sum() - prefilled_s[-1])),
         pending_requests,
         pending_input,
         pending_cached,

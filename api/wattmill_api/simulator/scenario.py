@@ -27,6 +27,12 @@ INCIDENT_KINDS = (
     "spin-idle",
     "low-batch",
     "throttled",
+    "straggler",
+    "kv-thrash",
+    "queue-starved",
+    "regression",
+    "cache-miss",
+    "over-provisioned",
 )
 
 
@@ -227,7 +233,7 @@ incidents:
 
 
 def tiny(start_us: int, seed: int = 1) -> Options:
-    """2 nodes x 2 accelerators x 20 minutes with every kind of incident: for tests, done in milliseconds."""
+    """2 nodes x 2 accelerators x 20 minutes, every incident that shows in minutes: for tests, done in milliseconds."""
     return Options(
         nodes=2,
         accelerators=2,

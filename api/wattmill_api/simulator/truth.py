@@ -18,11 +18,11 @@ import numpy as np
 
 from wattmill_api.simulator.incidents import Incident
 from wattmill_api.simulator.lines import PACKAGES, Ints
-from wattmill_api.simulator.machine import Chunk, Machine
+from wattmill_api.simulator.machine import Chunk, Machine, concerns
 from wattmill_api.simulator.replica import LIFE_COLUMNS
+from wattmill_api.simulator.waste import COUNTED
 
-WASTE_KINDS = ("idle-loaded", "idle-empty", "spin-idle", "low-batch")
-HEALTHY_BATCH = 64
+IDLE_KINDS = ("idle-loaded", "idle-empty", "spin-idle")  # all that is spent meanwhile is waste
 
 
 def rfc3339(time_us: int) -> str:
@@ -66,7 +66,7 @@ class Truth:
         """The first `ticks` ticks of a chunk of this node are out, except those that the chunk calls lost."""
         if not ticks:
             return
-        mine = [i for i in incidents if i.node == node and i.start_us < chunk.times_us[ticks - 1]]
+        mine = [i for i in incidents if (i.workload or i.node == node) and i.start_us < chunk.times_us[ticks - 1]]
         self._add_incidents(self.nodes[node].machine, chunk, ticks, mine)
         sent = np.flatnonzero(~chunk.lost[:ticks])
         if not sent.size:
@@ -97,24 +97,16 @@ class Truth:
             self.incidents.setdefault(incident, 0)
             times = chunk.times_us[:ticks]
             inside = np.flatnonzero((times > incident.start_us) & (times <= incident.end_us))
-            if incident.kind not in WASTE_KINDS or not inside.size:
+            if not inside.size:
                 continue
-            boards = list(machine.plan.engines[incident.engine].accelerators)
-            spent_mj = int(chunk.spent_mj[inside][:, boards].sum())
-            if incident.kind == "low-batch":
-                spent_mj -= min(spent_mj, self._needed_mj(machine, chunk, incident, inside))
-            self.incidents[incident] += spent_mj
-
-    @staticmethod
-    def _needed_mj(machine: Machine, chunk: Chunk, incident: Incident, inside: Ints) -> int:
-        """What the same tokens would have taken at a healthy batch."""
-        curve = machine.replicas[incident.engine].curve
-        tokens = 0
-        for life in chunk.lives:
-            if life.engine == incident.engine:
-                at = inside[(inside >= life.first) & (inside < life.last)] - life.first
-                tokens += int(life.tokens[at[-1], 2] - life.tokens[at[0], 2]) if at.size else 0
-        return round(tokens * curve.joules_per_token(HEALTHY_BATCH) * 1000)
+            for engine in machine.plan.engines:
+                if concerns(incident, machine.plan, engine):
+                    spent_mj = chunk.spent_mj[inside][:, list(engine.accelerators)].sum(axis=1)
+                    if incident.kind in IDLE_KINDS:
+                        self.incidents[incident] += int(spent_mj.sum())
+                    elif incident.kind in COUNTED:
+                        share = chunk.wasted[engine.index, incident.kind][inside]
+                        self.incidents[incident] += round(float((spent_mj * share).sum()))
 
     def document(self, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
         """The truth as it is written: integers, and times in RFC 3339."""
@@ -160,6 +152,15 @@ class Truth:
         }
 
     def _incident(self, incident: Incident, energy_mj: int) -> dict[str, Any]:
+        energy = energy_mj if incident.kind in IDLE_KINDS + COUNTED else None
+        times = {
+            "start": rfc3339(max(incident.start_us, self.first_us or incident.start_us)),
+            "end": rfc3339(min(incident.end_us, self.last_us or incident.end_us)),
+            "energy_mj": energy,
+        }
+        if incident.workload:
+            what = {"kind": incident.kind, "form": incident.form or None, "subject": incident.workload}
+            return {**what, "node": None, "workload": incident.workload, "accelerators": [], **times}
         plan = self.nodes[incident.node].machine.plan
         engine = plan.engines[incident.engine] if incident.engine >= 0 else None
         subject = plan.name
@@ -174,9 +175,7 @@ class Truth:
             "node": plan.name,
             "workload": engine.workload.name if engine is not None else None,
             "accelerators": [plan.uuids[i] for i in engine.accelerators] if engine is not None else [],
-            "start": rfc3339(max(incident.start_us, self.first_us or incident.start_us)),
-            "end": rfc3339(min(incident.end_us, self.last_us or incident.end_us)),
-            "energy_mj": energy_mj if incident.kind in WASTE_KINDS else None,
+            **times,
         }
 
 

@@ -1,88 +1,143 @@
--- Statements of store/detection.py: minutes for the detectors, findings in and out.
+-- Statements of store/detection.py: who there is, and minutes for the detectors.
+
+-- name: newest
+SELECT max(time) FROM accelerator_minute WHERE time >= %(oldest)s AND time <= %(now)s
+
+-- name: turn
+SELECT nextval('detection_turn')
+
+-- name: engines
+-- Engines seen since `first`, under the workload and on the boards of their latest placement.
+WITH latest AS (
+    SELECT DISTINCT ON (engine_id) engine_id, workload_id, accelerator_ids FROM placement
+    ORDER BY engine_id, until DESC, since DESC, placement_id DESC
+), held AS (
+    SELECT engine_id, array_agg(placement_id ORDER BY placement_id) AS placement_ids FROM placement GROUP BY engine_id
+)
+SELECT e.engine_id,
+       s.name || '/' || n.name || ' ' || e.target || CASE WHEN e.series = '' THEN '' ELSE ' ' || e.series END AS name,
+       s.name AS site, n.name AS node, n.simulated, latest.workload_id, w.name AS workload, w.model, w.team,
+       latest.accelerator_ids AS board_ids, held.placement_ids, n.interval_us
+FROM engine e
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+JOIN latest USING (engine_id)
+JOIN held USING (engine_id)
+JOIN workload w USING (workload_id)
+WHERE e.last_seen >= %(first)s
+ORDER BY e.engine_id
+
+-- name: boards
+SELECT a.accelerator_id, a.uuid, s.name AS site, n.name AS node, n.simulated,
+       COALESCE(a.power_limit_mw, 0) AS power_limit_mw
+FROM accelerator a JOIN node n USING (node_id) JOIN site s USING (site_id)
+WHERE a.last_seen >= %(first)s
+ORDER BY a.accelerator_id
 
 -- name: engine_minutes
 WITH energy AS (
     SELECT l.time, p.engine_id,
            sum(l.energy_mj) FILTER (WHERE account = 1) AS serving_mj,
            sum(l.energy_mj) FILTER (WHERE account = 2) AS idle_loaded_mj,
-           sum(l.estimated_mj) AS estimated_mj,
-           sum(a.power_limit_mw) FILTER (WHERE l.energy_mj > 0) AS limit_mw,
-           sum(l.span_us) AS span_us
+           sum(l.estimated_mj) AS estimated_mj
     FROM ledger_minute l
     JOIN placement p USING (placement_id)
-    JOIN accelerator a USING (accelerator_id)
-    WHERE l.time >= %(first)s AND l.time < %(last)s
+    WHERE l.time >= %(first)s AND l.time < %(last)s AND l.placement_id = ANY(%(placement_ids)s)
     GROUP BY l.time, p.engine_id
 ), work AS (
-    SELECT time, engine_id, sum(output_tokens) AS output_tokens, sum(anomalies) AS anomalies,
-           sum(covered_us) AS covered_us, avg(requests_running) AS running, avg(requests_waiting) AS waiting
-    FROM engine_minute WHERE time >= %(first)s AND time < %(last)s
+    SELECT time, engine_id, sum(input_tokens) AS input_tokens,
+           sum(COALESCE(cached_input_tokens, GREATEST(0, input_tokens - computed_input_tokens))) AS cached_input_tokens,
+           sum(output_tokens) AS output_tokens, sum(requests_finished) AS requests_finished,
+           sum(preemptions) AS preemptions, sum(anomalies) AS anomalies, sum(covered_us) AS covered_us,
+           avg(requests_running) AS running, avg(requests_waiting) AS waiting, avg(kv_cache_usage_ratio) AS kv_usage
+    FROM engine_minute
+    WHERE time >= %(first)s AND time < %(last)s AND engine_id = ANY(%(engine_ids)s)
     GROUP BY time, engine_id
 )
-SELECT w.engine_id::bigint, w.time, COALESCE(e.serving_mj, 0)::bigint, COALESCE(e.idle_loaded_mj, 0)::bigint, 0::bigint,
-       COALESCE(e.estimated_mj, 0)::bigint, COALESCE(w.output_tokens, 0)::bigint, w.anomalies::bigint,
+SELECT w.engine_id::bigint, w.time, COALESCE(e.serving_mj, 0)::bigint, COALESCE(e.idle_loaded_mj, 0)::bigint,
+       COALESCE(e.estimated_mj, 0)::bigint, COALESCE(w.input_tokens, 0)::bigint,
+       COALESCE(w.cached_input_tokens, -1)::bigint, COALESCE(w.output_tokens, 0)::bigint,
+       COALESCE(w.requests_finished, -1)::bigint, COALESCE(w.preemptions, -1)::bigint, w.anomalies::bigint,
        GREATEST(0, 60000000 - w.covered_us)::bigint,
-       CASE WHEN e.limit_mw > 0 THEN (COALESCE(e.serving_mj, 0) + COALESCE(e.idle_loaded_mj, 0)) / 60.0 / e.limit_mw
-            ELSE 'NaN' END::float8,
-       'NaN'::float8, COALESCE(w.running, 'NaN')::float8, COALESCE(w.waiting, 'NaN')::float8
+       COALESCE(w.running, 'NaN')::float8, COALESCE(w.waiting, 'NaN')::float8, COALESCE(w.kv_usage, 'NaN')::float8
 FROM work w LEFT JOIN energy e USING (time, engine_id)
 ORDER BY w.engine_id, w.time
 
--- name: accelerator_minutes
+-- name: board_minutes
 WITH energy AS (
     SELECT time, accelerator_id,
            sum(energy_mj) FILTER (WHERE account = 1) AS serving_mj,
            sum(energy_mj) FILTER (WHERE account = 2) AS idle_loaded_mj,
-           sum(energy_mj) FILTER (WHERE account = 3) AS idle_empty_mj
-    FROM ledger_minute WHERE time >= %(first)s AND time < %(last)s AND accelerator_id <> 0
+           sum(energy_mj) FILTER (WHERE account = 3) AS idle_empty_mj,
+           sum(energy_mj) FILTER (WHERE account = 4) AS unattributed_mj
+    FROM ledger_minute
+    WHERE time >= %(first)s AND time < %(last)s AND accelerator_id = ANY(%(board_ids)s)
     GROUP BY time, accelerator_id
 )
 SELECT m.accelerator_id::bigint, m.time, COALESCE(e.serving_mj, 0)::bigint, COALESCE(e.idle_loaded_mj, 0)::bigint,
-       COALESCE(e.idle_empty_mj, 0)::bigint, m.estimated_mj, 0::bigint, m.anomalies::bigint,
-       GREATEST(0, 60000000 - m.covered_us)::bigint,
-       CASE WHEN a.power_limit_mw > 0 THEN m.power_mw::float8 / a.power_limit_mw ELSE 'NaN' END::float8,
-       COALESCE(m.utilisation_ratio, 'NaN')::float8, 'NaN'::float8, 'NaN'::float8
+       COALESCE(e.idle_empty_mj, 0)::bigint, m.estimated_mj, m.anomalies::bigint,
+       GREATEST(0, 60000000 - m.covered_us)::bigint, COALESCE(m.clock_event_reasons, 0),
+       COALESCE(m.sm_clock_mhz, -1)::bigint, COALESCE(e.unattributed_mj, 0)::bigint,
+       COALESCE(m.power_mw::float8, 'NaN'),
+       COALESCE(m.power_mw::float8 / NULLIF(a.power_limit_mw, 0), 'NaN'), COALESCE(m.utilisation_ratio, 'NaN')::float8
 FROM accelerator_minute m
 JOIN accelerator a USING (accelerator_id)
 LEFT JOIN energy e USING (time, accelerator_id)
-WHERE m.time >= %(first)s AND m.time < %(last)s
+WHERE m.time >= %(first)s AND m.time < %(last)s AND m.accelerator_id = ANY(%(board_ids)s)
 ORDER BY m.accelerator_id, m.time
 
--- name: engine_subjects
-SELECT e.engine_id, 'engine:' || s.name || '/' || n.name || ' ' || e.target || CASE WHEN e.series = '' THEN '' ELSE ' ' || e.series END,
-       s.name, n.name, COALESCE(w.name, ''), n.simulated
-FROM engine e
-JOIN node n USING (node_id)
-JOIN site s USING (site_id)
-LEFT JOIN LATERAL (
-    SELECT w.name FROM placement p JOIN workload w USING (workload_id)
-    WHERE p.engine_id = e.engine_id ORDER BY p.until DESC LIMIT 1) w ON true
-WHERE e.engine_id = ANY(%(ids)s)
+-- name: carried
+-- The batch that engines exceeded in a hundredth of their minutes, as they were looked at.
+SELECT engine_id, percentile_cont(0.99) WITHIN GROUP (ORDER BY requests_running)
+FROM engine_minute
+WHERE time >= %(oldest)s AND time < %(first)s AND engine_id = ANY(%(engine_ids)s) AND requests_running > 0
+GROUP BY engine_id
+HAVING count(*) >= 60
 
--- name: accelerator_subjects
-SELECT a.accelerator_id, 'accelerator:' || a.uuid, s.name, n.name, '', n.simulated
-FROM accelerator a JOIN node n USING (node_id) JOIN site s USING (site_id)
-WHERE a.accelerator_id = ANY(%(ids)s)
-
--- name: window
-SELECT (SELECT count(*) FROM accelerator) AS accelerators,
-       (SELECT min(since) FROM finding WHERE until IS NULL) AS oldest_open,
-       (SELECT max(time) FROM accelerator_minute WHERE time >= %(after)s AND time <= %(now)s) AS newest
-
--- name: findings_since
-SELECT finding_id, kind, subject, state, since, until, last_seen, resolved FROM finding
-WHERE until IS NULL OR until >= %(first)s OR last_seen >= %(first)s
-
--- name: insert_finding
-INSERT INTO finding (kind, subject, state, site, node, workload, since, until, last_seen, energy_mj, evidence, summary, remedy, simulated)
-VALUES (%(kind)s, %(subject)s, %(state)s, %(site)s, %(node)s, %(workload)s, %(since)s, %(until)s, %(last_seen)s,
-        %(energy_mj)s, %(evidence)s, %(summary)s, %(remedy)s, %(simulated)s)
-
--- name: update_finding
-UPDATE finding SET state = %(state)s, since = LEAST(since, %(since)s), until = %(until)s, last_seen = %(last_seen)s,
-    energy_mj = %(energy_mj)s, evidence = %(evidence)s, summary = %(summary)s, remedy = %(remedy)s, workload = %(workload)s
-WHERE finding_id = %(finding_id)s
-
--- name: close_finding
-UPDATE finding SET state = CASE WHEN state = 'resolved' THEN state ELSE 'closed' END, until = last_seen
-WHERE finding_id = %(finding_id)s
+-- name: before
+-- Workloads in the days before the minutes that are looked at: the busiest hour, where at least a day was seen, and the
+-- usual hit ratio, a median of hours weighted by their input, where at least 6 are known. Hours of a cache-miss are not
+-- usual, unless they came after somebody resolved it: then prompts may have changed for good. Once 6 hours were seen
+-- since the last resolve, they alone count.
+WITH hour AS (
+    SELECT p.workload_id, l.time, sum(l.output_tokens) AS output_tokens,
+           sum(l.input_tokens) FILTER (WHERE l.cached_input_tokens IS NOT NULL) AS input_tokens,
+           sum(l.cached_input_tokens) AS cached_input_tokens
+    FROM ledger_hour l JOIN placement p USING (placement_id)
+    WHERE l.time >= %(oldest)s AND l.time < %(first)s AND p.workload_id = ANY(%(workload_ids)s)
+    GROUP BY p.workload_id, l.time
+), missed AS (
+    SELECT w.workload_id, f.state, f.since, r.resolved, LEAST(COALESCE(f.until, 'infinity'), r.resolved) AS until
+    FROM finding f
+    JOIN workload w ON w.name = f.workload AND w.workload_id = ANY(%(workload_ids)s)
+    CROSS JOIN LATERAL (
+        SELECT max(time) AS resolved FROM finding_event e WHERE e.finding_id = f.finding_id AND e.what = 'resolved'
+    ) r
+    WHERE f.kind = 'cache-miss' AND f.since < %(first)s AND (f.until IS NULL OR f.until > %(oldest)s)
+        AND EXISTS (SELECT FROM placement p WHERE p.workload_id = w.workload_id AND p.engine_id = ANY(f.engine_ids))
+), usual AS (
+    SELECT h.workload_id, h.time, h.input_tokens, h.cached_input_tokens::float8 / h.input_tokens AS ratio,
+           COALESCE(h.time >= last.resolved, false) AS is_new,
+           count(*) FILTER (WHERE h.time >= last.resolved) OVER (PARTITION BY h.workload_id) AS new_hours
+    FROM hour h
+    LEFT JOIN (SELECT workload_id, max(resolved) AS resolved FROM missed GROUP BY 1) AS last USING (workload_id)
+    WHERE h.input_tokens > 0 AND NOT EXISTS (
+        SELECT FROM missed m
+        WHERE m.workload_id = h.workload_id AND m.state <> 'suppressed'
+            AND h.time < m.until AND h.time + interval '1 hour' > m.since
+    )
+), ranked AS (
+    SELECT workload_id, ratio, count(*) OVER whole AS hours, sum(input_tokens) OVER whole AS total,
+           sum(input_tokens) OVER (PARTITION BY workload_id ORDER BY ratio, time) AS up_to_here
+    FROM usual WHERE is_new OR new_hours < 6
+    WINDOW whole AS (PARTITION BY workload_id)
+), peak AS (
+    SELECT workload_id, max(output_tokens)::float8 / 3600 AS tokens_per_s
+    FROM hour WHERE time >= %(oldest_peak)s
+    GROUP BY workload_id
+    HAVING min(time) <= %(first)s - interval '1 day' AND max(output_tokens) > 0
+), median AS (
+    SELECT workload_id, min(ratio) AS ratio FROM ranked WHERE hours >= 6 AND 2 * up_to_here >= total GROUP BY workload_id
+)
+SELECT workload_id, COALESCE(p.tokens_per_s, 'NaN'), COALESCE(m.ratio, 'NaN')
+FROM peak p FULL JOIN median m USING (workload_id)

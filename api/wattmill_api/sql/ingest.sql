@@ -61,6 +61,10 @@ FROM STDIN (FORMAT BINARY)
 -- name: copy_absence
 COPY {table} (time, node_id, subject, id, reason, detail, start_time) FROM STDIN (FORMAT BINARY)
 
+-- name: copy_latency_sample
+COPY {table} (time, engine_id, metric, node_id, placement_id, bounds_id, epoch, epoch_start_us, counts)
+FROM STDIN (FORMAT BINARY)
+
 -- name: stage
 -- Only taken when COPY met a key that is there already: an agent that re-batched, or two agents that saw one board.
 CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table}) ON COMMIT DELETE ROWS

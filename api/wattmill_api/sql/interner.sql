@@ -116,6 +116,24 @@ ON CONFLICT (node_id, target, series) DO UPDATE SET
     first_seen = LEAST(engine.first_seen, EXCLUDED.first_seen),
     last_seen = GREATEST(engine.last_seen, EXCLUDED.last_seen)
 
+-- name: add_versions
+-- A row where an engine runs something else than at the latest known time before. Late readings may come in between.
+INSERT INTO engine_version (engine_id, since, version)
+SELECT wanted.engine_id, wanted.since, wanted.version
+FROM unnest(%(ids)s::integer[], %(since)s::timestamptz[], %(versions)s::text[]) AS wanted (engine_id, since, version)
+WHERE (SELECT v.version FROM engine_version v WHERE v.engine_id = wanted.engine_id AND v.since <= wanted.since
+       ORDER BY v.since DESC LIMIT 1) IS DISTINCT FROM wanted.version
+ORDER BY wanted.engine_id, wanted.since
+ON CONFLICT (engine_id, since) DO NOTHING
+
+-- name: find_bounds
+SELECT n, bounds_id FROM latency_bounds JOIN jsonb_to_recordset(%(rows)s) AS wanted (n integer, le_us bigint[]) USING (le_us)
+
+-- name: add_bounds
+INSERT INTO latency_bounds (le_us)
+SELECT le_us FROM jsonb_to_recordset(%(rows)s) AS wanted (le_us bigint[])
+ON CONFLICT (le_us) DO NOTHING
+
 -- name: find_placement
 SELECT n, placement_id
 FROM placement JOIN jsonb_to_recordset(%(rows)s) AS wanted (

@@ -7,8 +7,9 @@ SELECT pg_try_advisory_lock(%(lock)s)
 SELECT 1
 
 -- name: began
+-- How the run before ended stands until this one has: it runs while started > finished.
 INSERT INTO job_run (job, started, finished, ok, detail) VALUES (%(job)s, now(), NULL, NULL, '')
-ON CONFLICT (job) DO UPDATE SET started = now(), finished = NULL, ok = NULL, detail = ''
+ON CONFLICT (job) DO UPDATE SET started = now()
 
 -- name: ended
 UPDATE job_run SET finished = now(), ok = %(ok)s, detail = %(detail)s WHERE job = %(job)s

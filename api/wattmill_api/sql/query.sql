@@ -1,7 +1,7 @@
 -- Statements of store/query.py: what people and tools ask. Every one over a time series binds time.
 --
 -- Dimensions that are not asked for are NULL, so that one text serves every grouping. `hour_start` to `hour_end` is read
--- from hours, the rest from minutes; both hold the same sums. Slices are the stretches between two changes of any price.
+-- from hours (inside it `day_start` to `day_end` from days), the rest from minutes; all hold the same sums. Slices are the stretches between two changes of any price.
 
 -- name: ping
 SELECT 1
@@ -11,7 +11,11 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: ledger_entry
 -- A part of `energy`: the ledger's rows as they are.
-SELECT *, false AS host_unknown FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+SELECT *, false AS host_unknown FROM ledger_day WHERE time >= %(day_start)s AND time < %(day_end)s
+UNION ALL
+SELECT *, false FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
+UNION ALL
+SELECT *, false FROM ledger_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
 UNION ALL
 SELECT *, false FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
 UNION ALL
@@ -20,19 +24,19 @@ SELECT *, false FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
 -- name: shared_entry
 -- A part of `energy`: as `ledger_entry`, with each node's host energy shared among its rows of the same minute (or hour)
 -- by their energy: whole millijoules, largest remainder, so that the shares sum to the host's meter. Where the boards
--- used nothing there is nobody to share with, and it stays a row of its own.
+-- used nothing there is nobody to share with, and it stays a row of its own. `every`: what names of tables begin with.
 WITH entry AS (
-    SELECT * FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT * FROM {every}ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
     UNION ALL
-    SELECT * FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT * FROM {every}ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
     UNION ALL
-    SELECT * FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT * FROM {every}ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), host_entry AS (
-    SELECT * FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT * FROM {every}host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
     UNION ALL
-    SELECT * FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT * FROM {every}host_minute WHERE time >= %(start)s AND time < %(hour_start)s
     UNION ALL
-    SELECT * FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT * FROM {every}host_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), host AS (
     SELECT time, node_id, sum(energy_mj) AS host_mj, sum(estimated_mj) AS host_estimated_mj
     FROM host_entry
@@ -73,42 +77,63 @@ WHERE NOT EXISTS (
 
 -- name: energy
 -- Energy and tokens by bucket, slice, site and the dimensions asked for. Its place for entries is filled by one of the two parts above.
+-- Rows are added up under no more ids than the question needs, and names are looked up after that.
 WITH entry AS (
     {entry}
 ), total AS (
     SELECT
-        COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
-        width_bucket(time, %(cuts)s::timestamptz[]) AS slice,
-        node_id, accelerator_id, placement_id, account,
-        sum(energy_mj) AS energy_mj,
-        sum(estimated_mj) AS estimated_mj,
-        sum(input_tokens) AS input_tokens,
-        sum(cached_input_tokens) AS cached_input_tokens,
-        sum(output_tokens) AS output_tokens,
-        bool_or(account = 1 AND input_tokens IS NULL) AS input_unknown,
-        bool_or(account = 1 AND cached_input_tokens IS NULL) AS cached_unknown,
-        bool_or(account = 1 AND output_tokens IS NULL) AS output_unknown,
-        bool_or(accelerator_id = 0 AND output_tokens > 0) AS placement_unknown,
-        sum(covered_us) AS covered_us,
-        sum(span_us) AS span_us,
-        bool_or(host_unknown) AS host_unknown
-    FROM entry
-    GROUP BY 1, 2, 3, 4, 5, 6
+        COALESCE(date_bin(%(step)s::interval, x.time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
+        width_bucket(x.time, %(cuts)s::timestamptz[]) AS slice,
+        n.site_id,
+        CASE WHEN %(by)s::text[] && '{{node,engine}}' THEN n.node_id END AS node_id,
+        CASE WHEN %(by)s::text[] && '{{accelerator,accelerator_model}}' THEN x.accelerator_id END AS accelerator_id,
+        CASE WHEN 'engine' = ANY(%(by)s) THEN p.engine_id END AS engine_id,
+        CASE WHEN %(by)s::text[] && '{{workload,model,team}}' THEN p.workload_id END AS workload_id,
+        CASE WHEN %(by_account)s THEN x.account END AS account,
+        bool_or(n.simulated) AS simulated,
+        sum(x.energy_mj) AS energy_mj,
+        sum(x.estimated_mj) AS estimated_mj,
+        sum(x.input_tokens) AS input_tokens,
+        sum(x.cached_input_tokens) AS cached_input_tokens,
+        sum(x.output_tokens) AS output_tokens,
+        bool_or(x.account = 1 AND x.input_tokens IS NULL) AS input_unknown,
+        bool_or(x.account = 1 AND x.cached_input_tokens IS NULL) AS cached_unknown,
+        bool_or(x.account = 1 AND x.output_tokens IS NULL) AS output_unknown,
+        bool_or(x.accelerator_id = 0 AND x.output_tokens > 0) AS placement_unknown,
+        sum(x.covered_us) AS covered_us,
+        sum(x.span_us) AS span_us,
+        bool_or(x.host_unknown) AS host_unknown
+    FROM entry x
+    JOIN node n ON n.node_id = x.node_id
+    JOIN site s ON s.site_id = n.site_id
+    LEFT JOIN accelerator a ON a.accelerator_id = x.accelerator_id
+    LEFT JOIN placement p ON p.placement_id = x.placement_id
+    LEFT JOIN engine e ON e.engine_id = p.engine_id
+    LEFT JOIN workload w ON w.workload_id = p.workload_id
+    WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        AND (%(accelerator)s::text[] IS NULL OR COALESCE(a.uuid, '') = ANY(%(accelerator)s))
+        AND (%(accelerator_model)s::text[] IS NULL OR COALESCE(a.model, '') = ANY(%(accelerator_model)s))
+        AND (%(engine)s::text[] IS NULL OR COALESCE(e.target, '') = ANY(%(engine)s))
+        AND (%(workload)s::text[] IS NULL OR COALESCE(w.name, '') = ANY(%(workload)s))
+        AND (%(model)s::text[] IS NULL OR COALESCE(w.model, '') = ANY(%(model)s))
+        AND (%(team)s::text[] IS NULL OR COALESCE(w.team, '') = ANY(%(team)s))
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 )
 SELECT
     bucket, slice, s.name AS site,
     CASE WHEN 'workload' = ANY(%(by)s) THEN w.name END AS by_workload,
     CASE WHEN 'model' = ANY(%(by)s) THEN NULLIF(w.model, '') END AS by_model,
-    CASE WHEN 'engine' = ANY(%(by)s) THEN e.engine_id END AS by_engine_id,
+    engine_id AS by_engine_id,
     CASE WHEN 'team' = ANY(%(by)s) THEN NULLIF(w.team, '') END AS by_team,
     CASE WHEN 'node' = ANY(%(by)s) THEN n.node_id END AS by_node_id,
     CASE WHEN 'accelerator' = ANY(%(by)s) THEN a.uuid END AS by_accelerator,
     CASE WHEN 'accelerator_model' = ANY(%(by)s) THEN NULLIF(a.model, '') END AS by_accelerator_model,
-    CASE WHEN %(by_account)s THEN account END AS account,
-    min(CASE WHEN 'engine' = ANY(%(by)s) THEN e.target END) AS engine_target,
-    min(CASE WHEN 'engine' = ANY(%(by)s) THEN e.series END) AS engine_series,
+    account,
+    min(e.target) AS engine_target,
+    min(e.series) AS engine_series,
     min(CASE WHEN 'engine' = ANY(%(by)s) AND e.engine_id IS NOT NULL OR 'node' = ANY(%(by)s) THEN n.name END) AS node_name,
-    bool_or(n.simulated) AS simulated,
+    bool_or(total.simulated) AS simulated,
     sum(energy_mj) AS energy_mj,
     sum(estimated_mj) AS estimated_mj,
     sum(input_tokens) AS input_tokens,
@@ -122,20 +147,11 @@ SELECT
     sum(span_us) AS span_us,
     bool_or(host_unknown) AS host_unknown
 FROM total
-JOIN node n USING (node_id)
 JOIN site s USING (site_id)
+LEFT JOIN node n USING (node_id)
 LEFT JOIN accelerator a USING (accelerator_id)
-LEFT JOIN placement p USING (placement_id)
-LEFT JOIN engine e ON e.engine_id = p.engine_id
-LEFT JOIN workload w ON w.workload_id = p.workload_id
-WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
-    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
-    AND (%(accelerator)s::text[] IS NULL OR COALESCE(a.uuid, '') = ANY(%(accelerator)s))
-    AND (%(accelerator_model)s::text[] IS NULL OR COALESCE(a.model, '') = ANY(%(accelerator_model)s))
-    AND (%(engine)s::text[] IS NULL OR COALESCE(e.target, '') = ANY(%(engine)s))
-    AND (%(workload)s::text[] IS NULL OR COALESCE(w.name, '') = ANY(%(workload)s))
-    AND (%(model)s::text[] IS NULL OR COALESCE(w.model, '') = ANY(%(model)s))
-    AND (%(team)s::text[] IS NULL OR COALESCE(w.team, '') = ANY(%(team)s))
+LEFT JOIN engine e USING (engine_id)
+LEFT JOIN workload w USING (workload_id)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 ORDER BY bucket, by_workload, by_model, engine_target, by_team, node_name, by_accelerator, by_accelerator_model, account
 LIMIT %(limit)s
@@ -151,6 +167,7 @@ WITH host_entry AS (
 )
 SELECT
     COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
+    width_bucket(time, %(cuts)s::timestamptz[]) AS slice,
     s.name AS site,
     CASE WHEN 'node' = ANY(%(by)s) THEN n.node_id END AS by_node_id,
     min(CASE WHEN 'node' = ANY(%(by)s) THEN n.name END) AS node_name,
@@ -163,7 +180,7 @@ JOIN node n USING (node_id)
 JOIN site s USING (site_id)
 WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
-GROUP BY 1, 2, 3
+GROUP BY 1, 2, 3, 4
 ORDER BY bucket, site, node_name
 
 -- name: meter
@@ -178,6 +195,21 @@ WHERE m.time >= %(start)s AND m.time < %(end)s
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
     AND (%(accelerator)s::text[] IS NULL OR a.uuid = ANY(%(accelerator)s))
     AND (%(accelerator_model)s::text[] IS NULL OR a.model = ANY(%(accelerator_model)s))
+
+-- name: long_meter
+-- As `meter`, with whole hours read from sums of the same counters by node.
+SELECT COALESCE(sum(m.energy_mj), 0) AS energy_mj
+FROM (
+    SELECT energy_mj, node_id FROM meter_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT energy_mj, node_id FROM accelerator_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT energy_mj, node_id FROM accelerator_minute WHERE time >= %(hour_end)s AND time < %(end)s
+) m
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
 
 -- name: host_meter
 SELECT COALESCE(sum(m.energy_mj), 0) AS energy_mj
@@ -469,7 +501,7 @@ JOIN site s USING (site_id)
 WHERE w.workload_id > %(after)s
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
-GROUP BY w.workload_id
+GROUP BY w.workload_id, w.name, w.model, w.team
 ORDER BY w.workload_id
 LIMIT %(limit)s
 

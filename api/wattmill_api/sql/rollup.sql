@@ -169,3 +169,27 @@ SELECT date_bin('1 hour', time, 'epoch'), node_id, domain, sum(energy_mj)::bigin
 FROM host_minute
 WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2, 3
+
+-- name: clear_meter_hour
+DELETE FROM meter_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_meter_hour
+-- What the boards' counters say, past the ledger.
+INSERT INTO meter_hour (time, node_id, energy_mj)
+SELECT date_bin('1 hour', time, 'epoch'), node_id, sum(energy_mj)::bigint
+FROM accelerator_minute
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+GROUP BY 1, 2
+
+-- name: clear_ledger_day
+DELETE FROM ledger_day WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_ledger_day
+INSERT INTO ledger_day (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+    cached_input_tokens, output_tokens, covered_us, span_us, revision)
+SELECT date_bin('1 day', time, 'epoch'), node_id, accelerator_id, placement_id, account, sum(energy_mj)::bigint,
+       sum(estimated_mj)::bigint, sum(input_tokens)::bigint, sum(cached_input_tokens)::bigint, sum(output_tokens)::bigint,
+       sum(covered_us)::bigint, sum(span_us)::bigint, max(revision)
+FROM ledger_hour
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+GROUP BY 1, 2, 3, 4, 5

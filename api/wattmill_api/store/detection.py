@@ -1,138 +1,135 @@
-"""Minutes for the detectors as arrays; findings as they are kept: one incident is one row."""
+"""What detection reads: who there is, and closed minutes of engines and boards as columns."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 from collections.abc import Sequence
-from typing import Any, Literal
 
-import psycopg
-from psycopg.types.json import Jsonb
+from psycopg.rows import class_row
 
-from wattmill_analytics.findings import Incident, Minutes
 from wattmill_api.store import statements
-from wattmill_api.store.rollup import Int64, read_columns
+from wattmill_api.store.database import Connection
+from wattmill_api.store.rollup import Samples, read_columns
 
 _SQL = statements("detection")
-_INTEGERS = (
-    "serving_mj",
-    "idle_loaded_mj",
-    "idle_empty_mj",
-    "estimated_mj",
-    "output_tokens",
-    "anomalies",
-    "untrusted_us",
+_ENGINE = (
+    *("id", "time_us", "serving_mj", "idle_loaded_mj", "estimated_mj", "input_tokens", "cached_input_tokens"),
+    *("output_tokens", "requests_finished", "preemptions", "anomalies", "untrusted_us"),
+    *("requests_running", "requests_waiting", "kv_cache_usage_ratio"),
 )
-_RATIOS = ("power_ratio", "utilisation_ratio", "requests_running", "requests_waiting")
+_BOARD = (
+    *("id", "time_us", "serving_mj", "idle_loaded_mj", "idle_empty_mj", "estimated_mj", "anomalies", "untrusted_us"),
+    *("clock_event_reasons", "sm_clock_mhz", "unattributed_mj", "power_mw", "power_ratio", "utilisation_ratio"),
+)
+_RATIOS = frozenset(
+    {"requests_running", "requests_waiting", "kv_cache_usage_ratio", "power_mw", "power_ratio", "utilisation_ratio"}
+)
+
+PEAKS_OF, HIT_RATIOS_OF, CARRIED_OF = dt.timedelta(days=7), dt.timedelta(days=14), dt.timedelta(days=2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Subject:
-    """Who a finding is about."""
+class Engine:
+    """An engine under the workload and on the boards of its latest placement."""
 
+    engine_id: int
     name: str
     site: str
     node: str
-    workload: str
     simulated: bool
+    workload_id: int
+    workload: str
+    model: str
+    team: str
+    board_ids: Sequence[int]
+    placement_ids: Sequence[int]
+    interval_us: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Known:
-    """A finding that may be about an incident found now."""
-
-    finding_id: int
-    kind: str
-    subject: str
-    state: str
-    since: dt.datetime
-    until: dt.datetime | None
-    last_seen: dt.datetime
-    resolved: dt.datetime | None
+class Board:
+    accelerator_id: int
+    uuid: str
+    site: str
+    node: str
+    simulated: bool
+    power_limit_mw: int
 
 
-def window(connection: psycopg.Connection[Any], now: dt.datetime) -> tuple[int, dt.datetime | None, dt.datetime | None]:
-    """Number of accelerators, begin of the oldest open finding, newest closed minute of the last 30 days."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Before:
+    """What a workload did in the days before: its busiest hour, and its usual hit ratio; NaN unknown."""
+
+    peak_tokens_per_s: float
+    usual_hit_ratio: float
+
+
+UNKNOWN = Before(math.nan, math.nan)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inventory:
+    """Engines and boards, each sorted by id."""
+
+    engines: Sequence[Engine]
+    boards: Sequence[Board]
+
+
+def newest(connection: Connection, now: dt.datetime) -> dt.datetime | None:
+    """The newest closed minute of the last 30 days."""
     row = connection.execute(
-        _SQL["window"], {"after": now - dt.timedelta(days=30), "now": now + dt.timedelta(hours=1)}
+        _SQL["newest"], {"oldest": now - dt.timedelta(days=30), "now": now + dt.timedelta(hours=1)}
     ).fetchone()
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row[0], row[1], row[2]
+    return row[0] if row else None
 
 
-def read_minutes(
-    connection: psycopg.Connection[Any],
-    looks_at: Literal["engine", "accelerator"],
-    first: dt.datetime,
-    last: dt.datetime,
-) -> tuple[Int64, Minutes]:
-    """Ids of the subjects, and their minutes in [first, last)."""
-    names = ("id", "time_us", *_INTEGERS, *_RATIOS)
-    parameters = {"first": first, "last": last}
-    samples = read_columns(connection, _SQL[f"{looks_at}_minutes"], parameters, names, frozenset(_RATIOS))
-    columns: dict[str, Any] = {name: samples[name] for name in _INTEGERS} | dict(samples.ratios)
-    minutes = Minutes(offsets=samples.offsets, minute_us=samples["time_us"], **columns)
-    return samples.ids, minutes
+def turn(connection: Connection) -> int:
+    """1, 2, 3, …: a number that no run had before, whichever process runs."""
+    row = connection.execute(_SQL["turn"]).fetchone()
+    assert row is not None  # a sequence always answers
+    return int(row[0])
 
 
-def subjects(
-    connection: psycopg.Connection[Any], looks_at: Literal["engine", "accelerator"], ids: Sequence[int]
-) -> dict[int, Subject]:
-    """Names and places of engines or accelerators."""
-    rows = connection.execute(_SQL[f"{looks_at}_subjects"], {"ids": list(ids)})
-    return {row[0]: Subject(*row[1:]) for row in rows}
+def inventory(connection: Connection, first: dt.datetime) -> Inventory:
+    """Engines and boards that were seen since `first`."""
+    with connection.cursor(row_factory=class_row(Engine)) as cursor:
+        engines = cursor.execute(_SQL["engines"], {"first": first}).fetchall()
+    with connection.cursor(row_factory=class_row(Board)) as cursor:
+        boards = cursor.execute(_SQL["boards"], {"first": first}).fetchall()
+    return Inventory(engines, boards)
 
 
-def known_findings(connection: psycopg.Connection[Any], first: dt.datetime) -> list[Known]:
-    """Findings that are not over, or were seen since `first`."""
-    return [Known(*row) for row in connection.execute(_SQL["findings_since"], {"first": first})]
-
-
-def _row(incident: Incident, state: str, until: dt.datetime | None) -> dict[str, Any]:
-    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return {
-        "state": state,
-        "since": epoch + dt.timedelta(microseconds=incident.since_us),
-        "until": until,
-        "last_seen": epoch + dt.timedelta(microseconds=incident.until_us),
-        "energy_mj": incident.energy_mj,
-        "evidence": Jsonb(dict(incident.evidence)),
-        "summary": incident.summary,
-        "remedy": incident.remedy,
+def engine_minutes(connection: Connection, engines: Sequence[Engine], first: dt.datetime, last: dt.datetime) -> Samples:
+    """Minutes of these engines in [first, last): increments, means and energy; -1 and NaN where nothing is known."""
+    parameters = {
+        "first": first,
+        "last": last,
+        "engine_ids": [engine.engine_id for engine in engines],
+        "placement_ids": [placement for engine in engines for placement in engine.placement_ids],
     }
+    return read_columns(connection, _SQL["engine_minutes"], parameters, _ENGINE, _RATIOS)
 
 
-def insert_finding(
-    connection: psycopg.Connection[Any],
-    kind: str,
-    subject: Subject,
-    incident: Incident,
-    state: str,
-    until: dt.datetime | None,
-) -> None:
-    """A new incident."""
-    place = {"subject": subject.name, "site": subject.site, "node": subject.node}
-    row = _row(incident, state, until)
-    connection.execute(
-        _SQL["insert_finding"],
-        {**row, **place, "kind": kind, "workload": subject.workload, "simulated": subject.simulated},
-    )
+def board_minutes(connection: Connection, board_ids: Sequence[int], first: dt.datetime, last: dt.datetime) -> Samples:
+    """Minutes of these boards in [first, last)."""
+    parameters = {"first": first, "last": last, "board_ids": list(board_ids)}
+    return read_columns(connection, _SQL["board_minutes"], parameters, _BOARD, _RATIOS)
 
 
-def update_finding(
-    connection: psycopg.Connection[Any],
-    known: Known,
-    subject: Subject,
-    incident: Incident,
-    state: str,
-    until: dt.datetime | None,
-) -> None:
-    """What is known now of an incident that has its finding."""
-    row = _row(incident, state, until)
-    connection.execute(_SQL["update_finding"], {**row, "finding_id": known.finding_id, "workload": subject.workload})
+def before(connection: Connection, workload_ids: Sequence[int], first: dt.datetime) -> dict[int, Before]:
+    """Workloads in the week (hit ratios: the two weeks) before `first`; of whom nothing is known there is no entry."""
+    parameters = {
+        "workload_ids": list(workload_ids),
+        "oldest": first - HIT_RATIOS_OF,
+        "oldest_peak": first - PEAKS_OF,
+        "first": first,
+    }
+    return {row[0]: Before(*row[1:]) for row in connection.execute(_SQL["before"], parameters)}
 
 
-def close_finding(connection: psycopg.Connection[Any], known: Known) -> None:
-    """The incident is not there any more, for instance because late data showed that it never was."""
-    connection.execute(_SQL["close_finding"], {"finding_id": known.finding_id})
+def carried(connection: Connection, engine_ids: Sequence[int], first: dt.datetime) -> dict[int, float]:
+    """The batch that these engines exceeded in a hundredth of their minutes of the two days before `first`."""
+    parameters = {"engine_ids": list(engine_ids), "oldest": first - CARRIED_OF, "first": first}
+    return {row[0]: float(row[1]) for row in connection.execute(_SQL["carried"], parameters)} if engine_ids else {}

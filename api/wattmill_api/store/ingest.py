@@ -55,6 +55,7 @@ class _Table:
     types: tuple[str, ...]
     key_columns: tuple[str, ...]
     key: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    is_reading: bool = True  # a row of it is a reading of its own; others are parts of one, and are not counted
 
 
 # timestamptz is 8 bytes of microseconds since 2000 on the wire, so an int8 is copied without building a datetime.
@@ -116,7 +117,15 @@ _TABLES = (
         ("time", "node_id", "subject", "id", "reason"),
         lambda row: (row[0], row[1], row[2], row[3], row[4]),
     ),
+    _Table(
+        "latency_sample",
+        ("int8", "int4", "int2", "int4", "int4", "int4", "int8", "int8", "int8[]"),
+        ("time", "engine_id", "metric"),
+        lambda row: (row[0], row[1], row[2]),
+        is_reading=False,
+    ),
 )
+INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN = 1, 2  # latency_sample.metric
 
 
 @dataclasses.dataclass(slots=True)
@@ -132,7 +141,7 @@ class _Plan:
 
     @property
     def stored(self) -> int:
-        return sum(len(rows) for rows in self.rows.values())
+        return sum(len(self.rows[table.name]) for table in _TABLES if table.is_reading)
 
 
 def store_batches(
@@ -174,6 +183,8 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     for _, reading in batch.readings:
         table, row = _row(reading, batch.time_us, time, node_id, interner)
         plan.rows[table].append(row)
+        if isinstance(reading, EngineReading):
+            plan.rows["latency_sample"] += _latencies(reading, row, interner)
         if isinstance(reading, AbsenceReading) and reading.subject == "batch" and reading.last_sequence is not None:
             first = reading.first_sequence if reading.first_sequence is not None else reading.last_sequence
             if 1 <= first <= reading.last_sequence < batch.sequence:
@@ -203,6 +214,24 @@ def _row(r: Reading, time_us: int, time: int, node_id: int, interner: Interner) 
         )
     start = time if r.start_us is None else min(r.start_us, time_us) - _POSTGRES_EPOCH_US
     return "absence", (time, node_id, r.subject, r.id, r.reason, r.detail, start)
+
+
+def _latencies(r: EngineReading, row: tuple[Any, ...], interner: Interner) -> list[tuple[Any, ...]]:
+    """The histograms of a reading; `row` is its own: time, engine, node, placement, epoch and its start come first."""
+    if r.inter_token_latency is None and r.time_to_first_token is None:
+        return []
+    time, engine_id, node_id, placement_id, epoch, epoch_start_us = row[:6]
+    return [
+        (
+            *(time, engine_id, metric, node_id, placement_id, interner.bounds(histogram.le_us), epoch, epoch_start_us),
+            list(histogram.counts),
+        )
+        for metric, histogram in (
+            (INTER_TOKEN_LATENCY, r.inter_token_latency),
+            (TIME_TO_FIRST_TOKEN, r.time_to_first_token),
+        )
+        if histogram is not None
+    ]
 
 
 def _store(connection: psycopg.Connection[Any], plans: list[_Plan]) -> list[Receipt]:
@@ -316,7 +345,7 @@ def _unique(table: _Table, plans: Iterable[_Plan]) -> list[tuple[Any, ...]]:
     for plan in plans:
         for row in plan.rows[table.name]:
             if rows.setdefault(table.key(row), row) is not row:
-                plan.duplicates += 1
+                plan.duplicates += table.is_reading
     return list(rows.values())
 
 
@@ -355,6 +384,8 @@ def _merge(
     _copy_rows(connection, statement.format(table=staged), table, rows)
     key = sql.SQL(", ").join(map(sql.Identifier, table.key_columns))
     cursor = connection.execute(sql.SQL(_SQL["merge"]).format(table=target, staged=staged, key=key))
+    if not table.is_reading:
+        return
     merged = {(_since_2000_us(row[0]), *row[1:]) for row in cursor}
     candidates = set(map(id, rows))  # the others are counted already: they repeat a reading of this very group
     for plan in plans:

@@ -1,4 +1,4 @@
-"""Ids for names: sites, nodes, streams, boards, engines, workloads and placements.
+"""Ids for names: sites, nodes, streams, boards, engines, workloads and placements, and for the bounds of histograms.
 
 Asking is a look into a dictionary. A name that is not known is noted, and `settle` then asks the database for all of
 them at once: a post of thousands of new engines costs a few dozen statements, not tens of thousands. Names of one kind
@@ -33,10 +33,11 @@ _IDENTITIES = {
     "named": ("uuid",),
     "engine": ("node_id", "target", "series"),
     "workload": ("name", "model", "team"),
+    "bounds": ("le_us",),
     "placement": ("engine_id", "workload_id", "accelerator_ids", "method"),
 }
 # Who refers to another kind comes after it.
-_STAGES = (("site",), ("node",), ("stream", "accelerator", "named", "engine", "workload"), ("placement",))
+_STAGES = (("site",), ("node",), ("stream", "accelerator", "named", "engine", "workload", "bounds"), ("placement",))
 _SIGHTINGS = {
     "node": "saw_nodes",
     "accelerator": "saw_accelerators",
@@ -77,6 +78,8 @@ class Interner:
         self._new: dict[str, dict[_Key, _Wanted]] = {}
         self._written: dict[tuple[str, int], tuple[int, int]] = {}
         self._sighted: dict[tuple[str, int], tuple[int, int]] = {}
+        self._versions: dict[int, str] = {}  # what each engine said last
+        self._news: set[tuple[int, int, str]] = set()  # (engine, time, version) where it said something else
 
     def renew(self, connection: psycopg.Connection[Any]) -> None:
         """Forget everything when the database is not the one the ids came from."""
@@ -92,6 +95,8 @@ class Interner:
         self._new.clear()
         self._written.clear()
         self._sighted.clear()
+        self._versions.clear()
+        self._news.clear()
         self._token = ""
 
     def settle(self, connection: psycopg.Connection[Any]) -> bool:
@@ -159,7 +164,7 @@ class Interner:
             self._written[kind, id_] = (min(first, time_us), max(last, time_us))
 
     def write_sightings(self, connection: psycopg.Connection[Any]) -> dict[tuple[str, int], tuple[int, int]]:
-        """Write first and last sightings that moved; give what is returned to `sightings_stand` after the commit."""
+        """Write new versions and sightings that moved; give what is returned to `sightings_stand` after the commit."""
         moved: dict[tuple[str, int], tuple[int, int]] = {}
         for place, (first, last) in self._sighted.items():
             old_first, old_last = self._written.get(place, (first + 1, last))
@@ -178,11 +183,22 @@ class Interner:
                         "last_times": [datetime_of(last) for _, last in times],
                     },
                 )
+        if self._news:
+            news = sorted(self._news)
+            connection.execute(
+                _SQL["add_versions"],
+                {
+                    "ids": [engine_id for engine_id, _, _ in news],
+                    "since": [datetime_of(time_us) for _, time_us, _ in news],
+                    "versions": [version for _, _, version in news],
+                },
+            )
         return moved
 
     def sightings_stand(self, written: dict[tuple[str, int], tuple[int, int]]) -> None:
         """The transaction that wrote these sightings was committed."""
         self._written.update(written)
+        self._news.clear()
 
     def node(self, header: NodeHeader, time_us: int) -> int:
         """The node's id; a changed header (labels, boot, version) is written at once."""
@@ -230,7 +246,8 @@ class Interner:
         return self._get("named", (uuid,), time_us, lambda: {"uuid": uuid, "node_id": node_id})
 
     def engine(self, r: EngineReading, node_id: int, time_us: int) -> int:
-        return self._get(
+        """The engine's id; a version that it did not run before is noted, see `write_sightings`."""
+        id_ = self._get(
             "engine",
             (node_id, r.target, r.series, r.engine_kind, r.version, r.tokens_move),
             time_us,
@@ -243,6 +260,10 @@ class Interner:
                 "tokens_move": r.tokens_move,
             },
         )
+        if r.version and id_ != UNKNOWN and self._versions.get(id_) != r.version:
+            self._versions[id_] = r.version
+            self._news.add((id_, time_us, r.version))
+        return id_
 
     def placement(self, r: EngineReading, engine_id: int, node_id: int, time_us: int) -> int:
         """What the engine serves, for whom, on which boards."""
@@ -261,3 +282,7 @@ class Interner:
             time_us,
             lambda: {"engine_id": engine_id, "workload_id": workload_id, "accelerator_ids": ids, "method": r.method},
         )
+
+    def bounds(self, le_us: tuple[int, ...]) -> int:
+        """The id of the bounds of a histogram."""
+        return self._get("bounds", (le_us,), 0, lambda: {"le_us": le_us})

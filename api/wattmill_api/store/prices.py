@@ -38,8 +38,10 @@ class History:
                 return values[index]
         return None
 
-    def changes(self) -> set[dt.datetime]:
-        return {time for times, _ in self._versions.values() for time in times}
+    def changes(self, *names: str) -> set[dt.datetime]:
+        """When anything changes; with names, when anything of theirs does."""
+        of = self._versions.values() if not names else [self._versions[n] for n in names if n in self._versions]
+        return {time for times, _ in of for time in times}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,14 +13,17 @@ from typing import Any, Literal
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
+from wattmill_api import visibility
 from wattmill_api.parameters import Window
 from wattmill_api.store import statements
 from wattmill_api.store.database import Connection
 
 _SQL = statements("query")
 FilterValues = Mapping[str, list[str] | None]
+Group = tuple[tuple[str, str | None], ...]
 Inventory = Literal["sites", "nodes", "accelerators", "engines", "workloads"]
 Device = Literal["accelerator", "engine"]
+_LONG = dt.timedelta(hours=3)  # beyond it the meter is read from whole hours where it can be
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Facts:
     bucket: dt.datetime
     slice: int
     site: str
-    group: tuple[tuple[str, str | None], ...]
+    group: Group
     account: int | None
     simulated: bool
     energy_mj: int
@@ -96,11 +99,15 @@ def energy(
     limit: int,
 ) -> list[Facts]:
     """The ledger by bucket and group, at most `limit` rows. `cuts`: instants at which a price changes."""
-    entry = sql.SQL(_SQL["shared_entry" if with_host else "ledger_entry"])
+    teams = visibility.teams()
+    # A host is shared among all rows of its node, so whole nodes are read for that, and the team's own rows kept.
+    every = sql.SQL("" if teams is None else "every_")
+    entry = sql.SQL(_SQL["shared_entry"]).format(every=every) if with_host else sql.SQL(_SQL["ledger_entry"])
     statement = sql.SQL(_SQL["energy"]).format(entry=entry)
     parameters = {
         **_times(window),
         **filters,
+        "team": filters["team"] if teams is None or filters["team"] else list(teams),
         "by": list(by),
         "by_account": by_account,
         "cuts": list(cuts),
@@ -110,15 +117,29 @@ def energy(
         return [_facts(row, by) for row in cursor.execute(statement, parameters)]
 
 
-def overhead(connection: Connection, window: Window, *, by: Sequence[str], filters: FilterValues) -> list[Facts]:
-    """Host energy by bucket and group; only node and site tell it apart."""
-    parameters = {**_times(window), "by": list(by), "site": filters["site"], "node": filters["node"]}
+def overhead(
+    connection: Connection,
+    window: Window,
+    *,
+    by: Sequence[str],
+    filters: FilterValues,
+    cuts: Sequence[dt.datetime] = (),
+) -> list[Facts]:
+    """Host energy by bucket, slice and group; only node and site tell it apart, so nothing of it is any team's."""
+    if visibility.teams() is not None:
+        return []
+    parameters = {
+        **_times(window),
+        "by": list(by),
+        "cuts": list(cuts),
+        "site": filters["site"],
+        "node": filters["node"],
+    }
     with connection.cursor(row_factory=dict_row) as cursor:
         return [_facts({**_NO_TOKENS, **row}, by) for row in cursor.execute(_SQL["overhead"], parameters)]
 
 
 _NO_TOKENS: dict[str, Any] = {
-    "slice": 0,
     "account": 5,
     "input_tokens": None,
     "cached_input_tokens": None,
@@ -138,6 +159,8 @@ def _times(window: Window) -> dict[str, Any]:
         "end": window.end,
         "hour_start": window.hour_start,
         "hour_end": window.hour_end,
+        "day_start": window.day_start,
+        "day_end": window.day_end,
         "step": window.step,
     }
 
@@ -147,7 +170,7 @@ def _facts(row: Mapping[str, Any], by: Sequence[str]) -> Facts:
         bucket=row["bucket"],
         slice=row["slice"],
         site=row["site"],
-        group=_group(row, by),
+        group=group_of(row, by),
         account=row["account"],
         simulated=bool(row["simulated"]),
         energy_mj=int(row["energy_mj"]),
@@ -165,7 +188,8 @@ def _facts(row: Mapping[str, Any], by: Sequence[str]) -> Facts:
     )
 
 
-def _group(row: Mapping[str, Any], by: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+def group_of(row: Mapping[str, Any], by: Sequence[str]) -> Group:
+    """The dimensions asked for and their values in a row, in the order of asking."""
     group: list[tuple[str, str | None]] = []
     for name in by:
         if name == "engine":
@@ -188,10 +212,16 @@ def _integer(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def meter(connection: Connection, window: Window, filters: FilterValues, *, with_host: bool) -> int:
-    """What the counters themselves say in this range, in mJ: not from the ledger, so that the two can be compared."""
-    parameters = {"start": window.start, "end": window.end, **filters}
-    names = ("meter", "host_meter") if with_host else ("meter",)
+def meter(connection: Connection, window: Window, filters: FilterValues, *, with_host: bool) -> int | None:
+    """What the counters themselves say in this range, in mJ: not from the ledger, so that the two can be compared.
+
+    None for a key of some teams: a counter can't tell teams apart.
+    """
+    if visibility.teams() is not None:
+        return None
+    parameters = {**_times(window), **filters}
+    long = window.end - window.start > _LONG and filters["accelerator"] is filters["accelerator_model"] is None
+    names = ("long_meter" if long else "meter", *(["host_meter"] if with_host else []))
     total = 0
     for name in names:
         row = connection.execute(_SQL[name], parameters).fetchone()

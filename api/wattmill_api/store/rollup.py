@@ -16,10 +16,11 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from wattmill_api.store import statements
+from wattmill_api.store import exposition, statements
 
 _SQL = statements("rollup")
 _POSTGRES_EPOCH_US = 946_684_800_000_000
+_DAY_US = 86_400_000_000
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -301,7 +302,21 @@ def _copy_columns(connection: psycopg.Connection[Any], table: MinuteTable, colum
 
 
 def sum_hours(connection: psycopg.Connection[Any], node_ids: Sequence[int], first_us: int, last_us: int) -> None:
-    """Recompute the hours with first_us <= time < last_us (both whole hours) from their minutes."""
-    window = {"node_ids": list(node_ids), "first": _datetime(first_us), "last": _datetime(last_us)}
-    for name in ("clear_ledger_hour", "sum_ledger_hour", "clear_host_hour", "sum_host_hour"):
-        connection.execute(_SQL[name], window)
+    """Recompute the hours with first_us <= time < last_us (both whole hours) from their minutes, and their days.
+
+    What /metrics shows of the ledger moves with them.
+    """
+    first, last = _datetime(first_us), _datetime(last_us)
+    window = {"node_ids": list(node_ids), "first": first, "last": last}
+    before = exposition.hour_sums(connection, node_ids, first, last)
+    for table in ("ledger_hour", "host_hour", "meter_hour"):
+        connection.execute(_SQL[f"clear_{table}"], window)
+        connection.execute(_SQL[f"sum_{table}"], window)
+    days = window | {
+        "first": _datetime(first_us // _DAY_US * _DAY_US),
+        "last": _datetime(-(-last_us // _DAY_US) * _DAY_US),
+    }
+    connection.execute(_SQL["clear_ledger_day"], days)
+    connection.execute(_SQL["sum_ledger_day"], days)
+    after = exposition.hour_sums(connection, node_ids, first, last)
+    exposition.move_totals(connection, before, after)

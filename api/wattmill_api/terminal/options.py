@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ class Options:
             allow_abbrev=False,
         )
         self._environ = environ
+        self._repeated: dict[str, list[str]] = {}
         self.option("server", f"address of the service (default {LOCAL})", LOCAL)
         self.option("key-file", "file with a read key; WATTMILL_KEY gives the key itself")
 
@@ -36,6 +38,24 @@ class Options:
         variable = _variable(name)
         given = self._environ.get(variable) or fallback
         self.parser.add_argument(f"--{name}", default=given, help=f"{explanation} [{variable}]")
+
+    def repeated(self, name: str, explanation: str) -> None:
+        """An option that may be given several times; its variable holds several as a shell would split them."""
+        variable = _variable(name)
+        try:
+            given = shlex.split(self._environ.get(variable, ""))
+        except ValueError:  # quotes that do not match
+            given = [self._environ[variable]]
+        self.parser.add_argument(f"--{name}", action="append", help=f"{explanation} [{variable}]")
+        self._repeated[name] = given
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The options; argparse ends the process with status 2 where they can't be read."""
+        options = self.parser.parse_args(argv)
+        for name, given in self._repeated.items():
+            if getattr(options, name) is None:
+                setattr(options, name, given)
+        return options
 
     def switch(self, name: str, explanation: str) -> None:
         variable = _variable(name)
@@ -66,6 +86,12 @@ def duration_s(text: str, name: str, least_s: int, longest_s: int, limits: str) 
     if not least_s <= length_s <= longest_s:
         raise Failure(f"--{name}: must be a time from {limits}, not {text!r}", USELESS)
     return length_s
+
+
+def ago(text: str) -> int | None:
+    """Seconds of a length such as `7d` or `-7d`; None where it is none."""
+    found = _DURATION.fullmatch(text.strip().removeprefix("-"))
+    return int(found[1]) * _UNITS_S[found[2]] if found else None
 
 
 def one_of(text: str, name: str, allowed: Sequence[str]) -> str:

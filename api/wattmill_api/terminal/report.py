@@ -1,8 +1,4 @@
-"""`wattmill report`: a written account of a period, gathered so that its sections agree with each other.
-
-Every section is an answer of the REST API over the same minutes. Late readings may change the books between two
-answers; then all are asked again, and a report whose sections still differ says so.
-"""
+"""`wattmill report`: a written account of a period as Markdown, JSON or CSV; the figures are the same in all three."""
 
 from __future__ import annotations
 
@@ -11,56 +7,87 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, timedelta
 from pathlib import Path
-from typing import Any
 
+from wattmill_api.progress import Bar
+from wattmill_api.terminal.account import QUESTIONS, gather
 from wattmill_api.terminal.client import DONE, FAILED, USELESS, Document, Failure, Server
-from wattmill_api.terminal.options import Options, one_of, printing, say
+from wattmill_api.terminal.options import Options, ago, one_of, printing, say
 from wattmill_api.terminal.sheet import to_csv
 from wattmill_api.terminal.text import to_json
 from wattmill_api.terminal.writing import to_markdown
 
 FORMATS = ("md", "json", "csv")
-ATTEMPTS = 3
-MOST_FINDINGS = 1000
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_TOKENS = ("input", "cached_input", "output")
+MOST_AGO_S = 36_500 * 86_400
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_HINT = "RFC 3339 (2026-01-31T12:00:00Z), unix seconds, a day (2026-01-31), or how long ago (7d)"
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     """0: written; 1: the service is away or the file can't be written; 2: it can't be asked like this."""
     options = Options("report", "Write an account of a period.", os.environ if environ is None else environ)
-    options.option("start", "begin: RFC 3339, unix seconds, or a day (UTC)")
-    options.option("end", "end, not included (default now)")
+    options.option("start", f"begin: {_HINT}")
+    options.option("end", "end, not included: written the same way (default now)")
+    options.option("month", "a month (UTC) instead of --start and --end: 2026-01")
     options.option("format", "md, json or csv (default md)", "md")
-    options.option("out", "file to write (default: standard output)")
-    given = options.parser.parse_args(argv)
+    options.option("output", "file to write, whole or not at all (default: standard output)")
+    options.option("out", "the same as --output")
+    given = options.parse(argv)
     with printing():
         try:
             format_ = one_of(given.format, "format", FORMATS)
-            if not given.start:
-                raise Failure("--start is needed: RFC 3339 (2026-01-31T12:00:00Z), unix seconds or a day", USELESS)
+            if not given.start and not given.month:
+                raise Failure(f"--start is needed, or --month: {_HINT}", USELESS)
             server = options.server(given, argv)
+            bar = Bar(sys.stderr, QUESTIONS)
             try:
-                text = written(gather(server, instant(given.start), instant(given.end or "")), format_)
+                start, end = period(server, given.start or "", given.end or "", given.month or "")
+                text = written(gather(server, start, end, bar.show), format_)
             finally:
+                bar.end()
                 server.close()
-            if given.out:
-                put(Path(given.out), text)
+            path = given.output or given.out
+            if path:
+                put(Path(path), text)
             else:
                 sys.stdout.write(text)
                 sys.stdout.flush()
         except Failure as failure:
             say("report", failure)
             return failure.status
+        except KeyboardInterrupt:
+            return FAILED
         return DONE
     return FAILED  # whoever read this went away
 
 
-def instant(text: str) -> str:
-    """A day is its first instant in UTC; anything else is for the service to read."""
-    return f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text
+def period(server: Server, start: str, end: str, month: str) -> tuple[str, str]:
+    """Begin and end as the service reads them. Errors: Failure."""
+    if month:
+        if start or end:
+            raise Failure("--month: must stand alone, without --start and --end", USELESS)
+        found = _MONTH.fullmatch(month)
+        if not found:
+            raise Failure(f"--month: must be a month such as 2026-01, not {month!r}", USELESS)
+        year, number = int(found[1]), int(found[2])
+        return f"{month}-01T00:00:00Z", f"{year + number // 12:04}-{number % 12 + 1:02}-01T00:00:00Z"
+    return instant(start, server), instant(end, server)
+
+
+def instant(text: str, server: Server) -> str:
+    """A day is its first instant in UTC, a length is so long before the service's now; the rest the service reads."""
+    if _DAY.fullmatch(text):
+        return f"{text}T00:00:00Z"
+    seconds = ago(text)
+    if seconds is None:
+        return text
+    if seconds > MOST_AGO_S:
+        raise Failure(f"a period must not begin {text} ago: at most 36500d", USELESS)
+    server.get("/sites", {"limit": 1})  # tells its time
+    then = server.now() - timedelta(seconds=seconds)
+    return then.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def written(report: Document, format_: str) -> str:
@@ -84,141 +111,3 @@ def put(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror}") from None
-
-
-def gather(server: Server, start: str, end: str) -> Document:
-    """The whole report as one document. `end` empty: now. Errors: Failure."""
-    try:
-        return _gather(server, start, end)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise Failure(f"{server.address} answers, but not as a Wattmill service does ({error!r})") from None
-
-
-def _gather(server: Server, start: str, end: str) -> Document:
-    asked = {"start": start, **({"end": end} if end else {})}
-    ledger = server.get("/ledger", asked)
-    times = {"start": ledger["start"], "end": ledger["end"]}  # whole minutes; the same for every section
-    differences: list[str] = []
-    energy: Document = {}
-    for _ in range(ATTEMPTS):
-        energy = _energy(server, times)
-        differences = disagreements(energy)
-        if not differences:
-            break
-    nodes = energy["nodes"]["rows"]
-    return {
-        **times,
-        "written": server.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "server": server.address,
-        "simulated": any(row["simulated"] for row in [*energy["ledger"]["rows"], *energy["nodes"]["rows"]]),
-        **energy,
-        "findings": _findings(server, times),
-        "coverage": {"accelerators": _coverage(server, times, "node"), "engines": _coverage(server, times, "engine")},
-        "prices": _prices(server, times, sorted({row["group"]["site"] for row in nodes})),
-        "disagreements": differences,
-    }
-
-
-def _energy(server: Server, times: Mapping[str, str]) -> Document:
-    """Everything that adds up: the ledger, the three scopes, workloads and nodes, each with its integer total."""
-
-    def section(path: str, **more: str) -> Document:
-        answer = server.get(path, {**times, **more})
-        return {"rows": answer["rows"], "total": total(answer["rows"])}
-
-    ledger = server.get("/ledger", times)
-    scopes = {}
-    for scope in ("accelerator", "node", "facility"):
-        rows = server.get("/efficiency", {**times, "scope": scope})["rows"]
-        scopes[scope] = rows[0] if rows else None
-    return {
-        "efficiency": scopes,
-        "ledger": {
-            "rows": ledger["rows"],
-            "total": total(ledger["rows"]),
-            **{name: ledger[name] for name in ("meter_mj", "residual_mj", "closes", "meter_reason")},
-        },
-        "workloads": section("/efficiency", by="workload,model,team"),
-        "nodes": section("/efficiency", by="site,node"),
-    }
-
-
-def total(rows: Sequence[Document]) -> Document:
-    """Exact sums of the rows; tokens of a kind that no row knows are None."""
-    return {
-        "energy_mj": sum(row["energy_mj"] for row in rows),
-        "tokens": {kind: _sum(row["tokens"][kind] for row in rows) for kind in _TOKENS},
-    }
-
-
-def disagreements(energy: Document) -> list[str]:
-    """Where the sections' totals differ from the ledger's, as sentences."""
-    expected = energy["ledger"]["total"]
-    headline = energy["efficiency"]["accelerator"]
-    totals = {
-        "the efficiency": total([headline] if headline else []),
-        "the workloads": energy["workloads"]["total"],
-        "the nodes": energy["nodes"]["total"],
-    }
-    return [
-        f"The total of {name} is not that of the ledger: readings arrived while this was written. Ask again."
-        for name, found in totals.items()
-        if found != expected
-    ]
-
-
-def _findings(server: Server, times: Mapping[str, str]) -> Document:
-    rows = server.get("/findings", {**times, "state": "all", "limit": MOST_FINDINGS})["rows"]
-    return {"rows": rows, "truncated": len(rows) == MOST_FINDINGS}
-
-
-def _coverage(server: Server, times: Mapping[str, str], by: str) -> Document:
-    """What was covered; a period too full of changes for one answer is a reason, not the end of the report."""
-    try:
-        return {"rows": server.get("/coverage", {**times, "by": by})["rows"], "reason": None}
-    except Failure as failure:
-        if failure.status != USELESS:
-            raise
-        return {"rows": [], "reason": str(failure)}
-
-
-def _prices(server: Server, times: Mapping[str, str], sites: Sequence[str]) -> list[Document]:
-    """For every site that used energy, which tariff, carbon intensity and PUE held when."""
-    versions = {name: server.get(f"/{name}")["rows"] for name in ("tariffs", "carbon", "pue")}
-    return [
-        {"site": site, **{name: in_force(rows, site, times["start"], times["end"]) for name, rows in versions.items()}}
-        for site in sites
-    ]
-
-
-def in_force(versions: Sequence[Document], site: str, start: str, end: str) -> list[Document]:
-    """What held at a site from when to when, without a break; `version` None where nothing was set.
-
-    A site's own version goes before one of `*`, as when energy is priced.
-    """
-    begin, finish = datetime.fromisoformat(start), datetime.fromisoformat(end)
-    timed = sorted(
-        ((datetime.fromisoformat(version["valid_from"]), version) for version in versions), key=lambda item: item[0]
-    )
-    cuts = [begin, *(time for time, version in timed if version["site"] in (site, "*") and begin < time < finish)]
-    found: list[Document] = []
-    for cut in cuts:
-        held = next(
-            (
-                version
-                for name in (site, "*")
-                for time, version in reversed(timed)
-                if version["site"] == name and time <= cut
-            ),
-            None,
-        )
-        if not found or found[-1]["version"] != held:
-            found.append({"start": cut.isoformat().replace("+00:00", "Z"), "end": end, "version": held})
-            if len(found) > 1:
-                found[-2]["end"] = found[-1]["start"]
-    return found
-
-
-def _sum(values: Any) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -1,32 +1,34 @@
-"""`wattmill top`: the live view of a service in a terminal, or its figures once, as text or JSON."""
+"""`wattmill top`: the live view of a service in a terminal, or its figures once, as text or JSON.
+
+Without a terminal that can be drawn on (a pipe, TERM=dumb) pictures follow each other as text. The service is asked
+beside the keys, so that a slow answer never holds up the screen; what was seen last stays until there is another.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import select
-import signal
+import queue
 import sys
-import termios
+import threading
 import time
-import tty
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 
-from wattmill_api.terminal.client import DONE, FAILED, Failure, Server
+from wattmill_api.terminal.client import DONE, FAILED, USELESS, Document, Failure, Server
+from wattmill_api.terminal.keys import GONE, WOKEN, Keys, listening
 from wattmill_api.terminal.options import Options, duration_s, one_of, printing, say
 from wattmill_api.terminal.screen import picture
+from wattmill_api.terminal.steering import Place, lines_of, pressed
 from wattmill_api.terminal.text import to_json
-from wattmill_api.terminal.view import SORTS, View, gather, view
+from wattmill_api.terminal.view import FILTERS, SORTS, VIEWS, View, gather, gather_more, ranked, view
 
 PLAIN_WIDTH = 160
-_SEQUENCE = re.compile(rb"\x1b(?:[\[O][0-9;]*)?.")  # what an arrow or a function key sends
+_BLIND = ("", "dumb", "unknown")  # terminals of which nobody knows how to draw on them
 Wait = Callable[[float], bool]
 
 
@@ -36,7 +38,7 @@ class Plan:
 
     interval_s: int
     window_s: int
-    sort: str
+    place: Place
     once: bool
     json: bool
 
@@ -46,10 +48,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     options = Options("top", "Watch tokens per kWh live; q leaves.", os.environ if environ is None else environ)
     options.option("interval", "time between two looks (default 5s)", "5s")
     options.option("window", "how far back the figures reach (default 15m)", "15m")
-    options.option("sort", f"order of the workloads: {', '.join(SORTS)} (default waste)", "waste")
+    options.option("view", f"what to show first: {', '.join(VIEWS)} (default workloads)", "workloads")
+    options.option("sort", f"order of the rows: {', '.join(SORTS)} (default waste)", "waste")
+    options.repeated("only", f"part of the fleet, such as node=gpu-017; repeatable. Names: {', '.join(FILTERS)}")
     options.switch("once", "show it once and end")
     options.switch("json", "JSON, one document a line; with --once a single one")
-    given = options.parser.parse_args(argv)
+    given = options.parse(argv)
     with printing():
         try:
             plan = read_plan(given)
@@ -74,53 +78,140 @@ def read_plan(given: Namespace) -> Plan:
     return Plan(
         interval_s=duration_s(given.interval, "interval", 1, 3600, "1s to 1h, such as 5s"),
         window_s=duration_s(given.window, "window", 60, 7 * 86_400, "1m to 7d, such as 15m"),
-        sort=one_of(given.sort, "sort", SORTS),
+        place=Place(
+            view=one_of(given.view, "view", tuple(VIEWS)),
+            sort=one_of(given.sort, "sort", SORTS),
+            only=tuple(dict(_filter(text) for text in given.only).items()),
+        ),
         once=given.once,
         json=given.json,
     )
 
 
-def look(plan: Plan, server: Server) -> View:
+def _filter(text: str) -> tuple[str, str]:
+    """`node=gpu-017`. Errors: Failure."""
+    name, found, value = text.partition("=")
+    if not found or name not in FILTERS:
+        raise Failure(f"--only: must be NAME=VALUE with a name of {', '.join(FILTERS)}, not {text!r}", USELESS)
+    return name, value
+
+
+@dataclass(slots=True)
+class Beside:
+    """What stands beside workloads, kept for a minute: it moves slowly, and is dear to ask for."""
+
+    asked: tuple[object, ...] = ()
+    answers: Mapping[str, Document] = field(default_factory=dict)
+
+
+def look(plan: Plan, place: Place, server: Server, beside: Beside | None = None) -> View:
     """The figures as they are now. Errors: Failure."""
+    beside = beside or Beside()
     # The first answer tells the time of the service, which the window must end at.
     sites = server.get("/sites")
+    now, only = server.now(), place.only
     try:
-        answers = gather(server.get, server.now(), plan.window_s) | {"sites": sites}
-        return view(answers, server.address, plan.sort)
+        answers = gather(server.get, now, plan.window_s, place.view, only) | {"sites": sites}
+        if place.view == "workloads":
+            asking = (only, int(now.timestamp()) // 60)
+            if beside.asked != asking:
+                beside.answers, beside.asked = gather_more(server.get, now, plan.window_s, only), asking
+            answers |= beside.answers
+        seen = view(answers, server.address, place.view, only)
+        return replace(seen, rows=ranked(seen.rows, place.sort, reverse=place.reverse))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Failure(f"{server.address} answers, but not as a Wattmill service does ({error!r})") from None
 
 
 def run(plan: Plan, server: Server, out: TextIO, wait: Wait | None = None) -> int:
-    """Show until `wait` says that someone wants to leave. Errors: Failure if the first look fails."""
+    """Show until someone wants to leave; in a pipe, until `wait` says so. Errors: Failure if the first look fails."""
     console = _console(out)
-    seen = look(plan, server)
-    if plan.once or plan.json or not _live(console):
+    seen = look(plan, plan.place, server)
+    if plan.once or plan.json or not console.is_terminal:
         return _plain(plan, server, console, seen, wait or _sleep)
-    with _keys(sys.stdin) as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-        note = ""
-        while True:
-            live.update(picture(seen, height=console.height, note=note), refresh=True)
-            if (wait or pressed)(plan.interval_s):
+    with listening(sys.stdin) as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        return _watch(plan, Looks(plan, server, keys), keys, live, seen)
+
+
+class Looks:
+    """Asks the service in a thread of its own, one question at a time; `keys` wakes up when there is an answer."""
+
+    def __init__(self, plan: Plan, server: Server, keys: Keys) -> None:
+        self._plan, self._server, self._keys = plan, server, keys
+        self._answers: queue.SimpleQueue[View | Exception] = queue.SimpleQueue()
+        self._beside = Beside()
+        self.under_way = False
+
+    def ask(self, place: Place) -> None:
+        """Does nothing while a question is under way."""
+        if not self.under_way:
+            self.under_way = True
+            # A daemon: whoever leaves does not wait for a service that does not answer.
+            threading.Thread(target=self._look, args=(place,), name="look", daemon=True).start()
+
+    def _look(self, place: Place) -> None:
+        try:
+            answer: View | Exception = look(self._plan, place, self._server, self._beside)
+        except Exception as error:  # raised where the screen is
+            answer = error
+        self._answers.put(answer)
+        self._keys.wake()
+
+    def answer(self) -> View | None:
+        """The answer, if there is one. Errors: Failure, and whatever else went wrong."""
+        try:
+            found = self._answers.get_nowait()
+        except queue.Empty:
+            return None
+        self.under_way = False
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _watch(plan: Plan, looks: Looks, keys: Keys, live: Live, seen: View) -> int:
+    place, note, due_s = plan.place, "", time.monotonic() + plan.interval_s
+    while True:
+        width, height = live.console.size
+        live.update(picture(seen, place, width=width, height=height, note=note), refresh=True)
+        for event in keys.wait(None if looks.under_way else due_s - time.monotonic()) or ["space"]:
+            if event == GONE:
                 return DONE
-            try:
-                seen, note = look(plan, server), ""
-            except Failure as failure:  # what was seen last stays, and its time beside it
-                note = str(failure)
+            if event == WOKEN:
+                try:
+                    found = looks.answer()
+                except Failure as failure:  # what was seen last stays, and its time beside it
+                    note = str(failure)
+                else:
+                    # An answer to a question that nobody asks any more is none.
+                    if found is not None and (found.view, found.only) == place.question:
+                        seen, note = found, ""
+                due_s = time.monotonic() + plan.interval_s
+            elif event == "space":
+                looks.ask(place)
+            else:
+                led = pressed(place, event, seen)
+                if led is None:
+                    return DONE
+                place = led
+        place = replace(place, chosen=max(0, min(place.chosen, len(lines_of(place, seen)) - 1)))
+        if (seen.view, seen.only) != place.question and not note:
+            looks.ask(place)
 
 
 def _plain(plan: Plan, server: Server, console: Console, seen: View, wait: Wait) -> int:
+    beside = Beside()
     while True:
         if plan.json:
             console.file.write(to_json(seen.document(), indent=2 if plan.once else None) + "\n")
         else:
-            console.print(picture(seen))
+            console.print(picture(seen, plan.place, width=console.width))
         console.file.flush()
         while True:
             if plan.once or wait(plan.interval_s):
                 return DONE
             try:
-                seen = look(plan, server)
+                seen = look(plan, plan.place, server, beside)
                 break
             except Failure as failure:
                 say("top", failure)
@@ -128,40 +219,11 @@ def _plain(plan: Plan, server: Server, console: Console, seen: View, wait: Wait)
 
 def _console(out: TextIO) -> Console:
     width = None if out.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(file=out, width=width, highlight=False, markup=False, emoji=False)
-
-
-def _live(console: Console) -> bool:
-    return console.is_terminal and not console.is_dumb_terminal
+    # None: as rich finds it.
+    terminal = False if os.environ.get("TERM", "").lower() in _BLIND else None
+    return Console(file=out, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
 
 
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
-
-
-@contextlib.contextmanager
-def _keys(source: TextIO) -> Iterator[Wait]:
-    """A wait that q ends. The terminal is left as it was, also when the process is asked to stop."""
-    if not source.isatty():
-        yield _sleep
-        return
-    descriptor = source.fileno()
-    before = termios.tcgetattr(descriptor)
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def pressed(seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if select.select([descriptor], [], [], left)[0]:
-                typed = os.read(descriptor, 64)
-                if not typed or b"q" in _SEQUENCE.sub(b"", typed).lower():
-                    return True
-        return False
-
-    try:
-        tty.setcbreak(descriptor)
-        yield pressed
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGTERM, former)

@@ -1,6 +1,7 @@
 """Where a target is: what its URL says, which addresses its name has, and which of them an agent may connect to.
 
-Targets come from the local configuration only. Even so an agent connects to no link-local, multicast or metadata
+Targets come from the local configuration and, in Kubernetes, from the pods of this node: a pod can name its own port
+and path, and its address is the API's word. Even so an agent connects to no link-local, multicast or metadata
 address, however it is spelled, and only to an address that was checked, never to a name.
 """
 

@@ -13,72 +13,46 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattmill_collector.clock import Clock, SystemClock
 from wattmill_collector.placement import Board, Placement, Seat, place, remember
 from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure, place_of
+from wattmill_collector.sources.engine_histograms import is_due
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
 from wattmill_collector.sources.engine_tables import named
+from wattmill_collector.sources.engine_target import (
+    PLACE_EVERY_US,
+    SECOND_US,
+    About,
+    Evidence,
+    Problems,
+    Target,
+    absences_of,
+    join,
+    may_be_here,
+    parse_about,
+    reading_of,
+    seat_of,
+)
 from wattmill_collector.sources.promtext import ParseError, number
-from wattmill_collector.sources.scraper import Answer, Link, Scraper
-from wattmill_collector.wire import EARLIEST_US, LATEST_US, AbsenceReading, EngineReading, Reading
+from wattmill_collector.sources.scraper import Answer, Scraper
+from wattmill_collector.wire import EARLIEST_US, LATEST_US, Reading
 
-SECOND_US = 1_000_000
-MINUTE_US = 60_000_000
-PLACE_EVERY_US = 10_000_000
+if TYPE_CHECKING:  # loaded where there is a Kubernetes only
+    from wattmill_collector.sources.engine_pods import PodNames, PodView
+
 SETTLED_US = 30_000_000  # with the same engines and the same processes on the boards, placing again is rarely news
 FORGET_AFTER_US = 600_000_000  # a discovered engine that has been gone for so long
 LONGEST_PROBE_PAUSE_US = 600_000_000
 PROBE_PATHS = ("/metrics", "/prometheus/metrics")
 MOST_CANDIDATES = 64
-OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+MOST_POD_TARGETS = 256  # 8 boards of 7 slices, some ports each
 PROCESS_START_HEADER = b"process-start-time-unix"
-Problems = dict[str, tuple[str, str]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Evidence:
-    """Under which epoch the counters of a page stand, and when it began, if that is known."""
-
-    epoch: int = 0
-    start_us: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class About:
-    """What an engine says of itself outside its page."""
-
-    model: str = ""
-    version: str = ""
-
-
-@dataclasses.dataclass(slots=True)
-class _Target:
-    """One target and what is remembered of it between ticks."""
-
-    settings: EngineSettings
-    link: Link
-    path: str
-    page: EnginePage
-    discovered: bool = False
-    confirmed: bool = True  # a discovered port is an engine's only once its page has been understood
-    evidence: Evidence | None = None
-    proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
-    listener: Process | None = None
-    look_again_us: int = 0
-    placed_as: tuple[Process | None, int] | None = None  # the process and epoch for which process lists were asked for
-    list_us: int = 0
-    list_pause_us: int = SECOND_US
-    about: About | None = None
-    probe_us: int = 0
-    probe_pause_us: int = PLACE_EVERY_US
-    problems: Problems = dataclasses.field(default_factory=dict)
-    since_us: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class EngineSource:
@@ -86,7 +60,8 @@ class EngineSource:
 
     `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked every 10 s.
     Such lists are up to 10 s old: `list_processes` has them read afresh at a tick at which an engine shows up as
-    another process, whose counters begin at zero and must not lack their boards.
+    another process, whose counters begin at zero and must not lack their boards. `pods` shows the pods of this node,
+    where there are any: their engines are read, placed and named as they say.
 
     Errors: ValueError when a target or an engine kind can't be used.
     """
@@ -101,6 +76,7 @@ class EngineSource:
         boards: Callable[[], Sequence[Board]] = tuple,
         list_processes: Callable[[int], None] = lambda _: None,
         discover: bool = False,
+        pods: PodView | None = None,
         proc: Path = Path("/proc"),
         processes: Processes | None = None,
         scraper: Scraper | None = None,
@@ -108,10 +84,12 @@ class EngineSource:
     ) -> None:
         self._scraper = scraper or Scraper()
         self._clock = clock or SystemClock()
+        self._interval_us = interval_us
         self._deadline_s = min(0.8 * interval_us / 1e6, 5.0)
         self._boards = boards
         self._list_processes = list_processes
         self._discover = discover
+        self._pods = pods
         self._processes = processes or Processes(proc)
         self._listeners = Listeners(self._processes)
         self._known_boards: Sequence[Board] = ()
@@ -125,22 +103,25 @@ class EngineSource:
 
     def read(self, time_us: int) -> list[Reading]:
         """One EngineReading per engine that answers, and AbsenceReadings for what can't be read."""
+        self._follow_pods()
         began_us, began_monotonic_us = self._clock.wall_us(), self._clock.monotonic_us()
         asked = [t for t in self._targets if t.confirmed or t.probe_us <= time_us]
         answers = self._scraper.fetch([(t.link, t.path) for t in asked], self._deadline_s)
-        understood: list[tuple[_Target, list[EngineValues]]] = []
+        understood: list[tuple[Target, list[EngineValues]]] = []
         found: dict[str, Problems] = {}
         for target, answer in zip(asked, answers, strict=True):
-            if target.discovered and self._is_configured(target):
-                target.link.close()
-                self._targets.remove(target)
+            if self._is_configured(target):
+                self._drop(target)
                 continue
             values, problems = self._understand(target, answer, time_us, began_us)
+            if values and self._is_second_guess(target):
+                self._drop(target)
+                continue
             found[target.settings.target] = problems
             if values:
                 understood.append((target, values))
             elif not target.confirmed:
-                self._postpone(target, problems[""][0], time_us)
+                self._postpone(target, Failure(*problems[""]), time_us)
         self._ask_about(
             [t for t, _ in understood], self._deadline_s - (self._clock.monotonic_us() - began_monotonic_us) / 1e6
         )
@@ -148,38 +129,43 @@ class EngineSource:
         readings: list[Reading] = []
         for target, values in understood:
             placement = self._placed.get(target.settings.target, Placement())
-            readings += [_reading(target, one, placement) for one in values]
+            names = self._names(target, placement)
+            readings += [reading_of(target, one, placement, names) for one in values]
             if placement.missing:
-                names = ", ".join(placement.missing)
+                missing = ", ".join(placement.missing)
                 found[target.settings.target]["accelerators"] = (
                     "accelerator_not_found",
-                    f"no accelerator {names} has been seen on this node; correct `accelerators` of this engine,"
+                    f"no accelerator {missing} has been seen on this node; correct `accelerators` of this engine,"
                     " unless that board is lost",
                 )
         for target in asked:
             if target.confirmed and target.settings.target in found:
-                readings += _absences(target, found[target.settings.target], time_us)
+                readings += absences_of(target, found[target.settings.target], time_us)
+        if self._pods is not None:
+            readings += self._absent_pods(self._pods, time_us)
         self._forget_gone(time_us)
         return readings
 
     def close(self) -> None:
         """Close all connections."""
+        if self._pods is not None:
+            self._pods.close()
         self._scraper.close()
 
-    def _target(self, settings: EngineSettings, *, discovered: bool = False) -> _Target:
+    def _target(self, settings: EngineSettings, *, discovered: bool = False) -> Target:
         kinds = named(settings.kind)
         place = place_of(settings.target, kinds[0].path if settings.kind != "auto" else "/metrics")
         link = self._scraper.link(place)
-        return _Target(settings, link, place.path, EnginePage(kinds), discovered, confirmed=not discovered)
+        return Target(settings, link, place.path, EnginePage(kinds), discovered, confirmed=not discovered)
 
     def _understand(
-        self, target: _Target, answer: Answer | Failure, time_us: int, began_us: int
+        self, target: Target, answer: Answer | Failure, time_us: int, began_us: int
     ) -> tuple[list[EngineValues], Problems]:
         if isinstance(answer, Failure):
             return [], {"": (answer.reason, answer.detail)}
         page = target.page
         try:
-            page.scan(answer.body)
+            page.scan(answer.body, with_histograms=is_due(time_us, self._interval_us))
             evidence = self._evidence(target, answer, time_us, began_us)
             if evidence is None:
                 return [], {"": ("restarting", "the engine was restarted while it was read")}
@@ -205,7 +191,7 @@ class EngineSource:
                 problems[f"{field} {one.series}"] = (reason, f"{field} of {one.series or 'the engine'} can't be used")
         return values, problems
 
-    def _evidence(self, target: _Target, answer: Answer, time_us: int, began_us: int) -> Evidence | None:
+    def _evidence(self, target: Target, answer: Answer, time_us: int, began_us: int) -> Evidence | None:
         """None: the process that answered is not the one that listens now, so its counters can't be dated."""
         name = target.settings.target
         target.listener = listener = self._listener(target, answer, time_us)
@@ -237,7 +223,7 @@ class EngineSource:
             return 0
         return _hash(name, "process", self._processes.boot_id, listener.pid, listener.start_ticks)
 
-    def _listener(self, target: _Target, answer: Answer, time_us: int) -> Process | None:
+    def _listener(self, target: Target, answer: Answer, time_us: int) -> Process | None:
         if not answer.local_address:
             return None
         if not answer.fresh and (target.listener is not None or time_us < target.look_again_us):
@@ -246,7 +232,7 @@ class EngineSource:
         holders = [pid for board in self._known_boards for pid in board.pids or ()]
         return self._listeners.process(answer.local_address, target.link.place.port, time_us, holders)
 
-    def _ask_about(self, targets: Iterable[_Target], left_s: float) -> None:
+    def _ask_about(self, targets: Iterable[Target], left_s: float) -> None:
         """Model and version, once an epoch, where the page does not say."""
         asks = [
             (t, t.page.kind.about_path) for t in targets if t.about is None and t.page.kind and t.page.kind.about_path
@@ -259,12 +245,13 @@ class EngineSource:
                 if isinstance(answer, Answer):
                     target.about = parse_about(answer.body)
 
-    def _lists_are_stale(self, targets: Iterable[_Target], time_us: int) -> bool:
+    def _lists_are_stale(self, targets: Iterable[Target], time_us: int) -> bool:
         """Whether an engine is another process than before, or has no board yet: asked for a few times a process."""
         stale = False
         for target in targets:
-            seat = _seat(target)
-            if seat.accelerators or not seat.holds_accelerators:
+            seat = seat_of(target)
+            given = seat.accelerators or (seat.allocation and seat.allocation.accelerators)
+            if given or not seat.holds_accelerators:
                 continue
             now = (target.listener, target.evidence.epoch if target.evidence else 0)
             if now != target.placed_as:
@@ -282,7 +269,12 @@ class EngineSource:
 
     def _place(self, time_us: int, stale: bool) -> None:
         targets = [t for t in self._targets if t.confirmed]
-        seats = tuple(_seat(t) for t in targets)
+        taken: Iterable[str] = ()
+        if self._pods is not None:
+            taken = self._pods.allocations.boards()
+            for target in targets:
+                join(target, self._pods)
+        seats = tuple(seat_of(t) for t in targets)
         if stale:
             self._list_processes(time_us)
         elif seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
@@ -293,14 +285,14 @@ class EngineSource:
             return
         self._known_boards, self._settled_at_us = boards, time_us
         self._remembered = remember(self._remembered, boards)
-        self._placed = place(seats, boards, self._processes, self._remembered)
+        self._placed = place(seats, boards, self._processes, self._remembered, frozenset(taken))
         if self._discover and not 0 <= time_us - self._looked_at_us < PLACE_EVERY_US:
             self._looked_at_us = time_us
             self._look_for_engines(boards)
         self._seats, self._placed_at_us = seats, time_us
 
     def _look_for_engines(self, boards: Sequence[Board]) -> None:
-        known = {t.link.place.port for t in self._targets if t.discovered or _may_be_here(t)}
+        known = {t.link.place.port for t in self._targets if t.discovered or may_be_here(t)}
         holders = {pid for board in boards for pid in board.pids or ()}
         for address, port in sorted(candidates(holders, self._processes)) if holders else ():
             if port not in known and len(self._targets) < MOST_CANDIDATES:
@@ -308,55 +300,101 @@ class EngineSource:
                 settings = EngineSettings(f"http://{host}:{port}/metrics")
                 self._targets.append(self._target(settings, discovered=True))
 
-    def _is_configured(self, candidate: _Target) -> bool:
-        """Whether a discovered port is that of a configured engine, whose target calls this host by another name."""
-        port = candidate.link.place.port
-        return any(t.link.place.port == port and not t.discovered and _may_be_here(t) for t in self._targets)
+    def _is_configured(self, candidate: Target) -> bool:
+        """Whether what was found is a configured engine, or a pod's, whose target calls the same place another name."""
+        port, pod = candidate.link.place.port, candidate.pod
+        others = [t for t in self._targets if t.link.place.port == port and not t.discovered and t is not candidate]
+        if candidate.discovered:
+            return any(map(may_be_here, others))
+        if pod is None:
+            return False
+        links = [t for t in others if t.pod is None]
+        return any(
+            pod.pod.ip in (t.link.place.host, t.link.peer) or (pod.pod.host_network and may_be_here(t)) for t in links
+        )
 
-    def _postpone(self, target: _Target, reason: str, time_us: int) -> None:
+    def _is_second_guess(self, target: Target) -> bool:
+        """Whether an engine's page has been found in this container, and this port was only guessed."""
+        one = target.pod
+        if one is None or one.certain:
+            return False
+        found = [t.pod for t in self._targets if t.pod and t.confirmed and t is not target]
+        return any((other.pod.key, other.container) == (one.pod.key, one.container) for other in found)
+
+    def _follow_pods(self) -> None:
+        """Take up what pods offer now; drop what they no longer offer, or offer differently."""
+        if self._pods is None or not self._pods.refresh(frozenset(board.uuid for board in self._boards())):
+            return
+        wanted = {(engine.pod.key, engine.port): engine for engine in self._pods.engines}
+        for target in [t for t in self._targets if t.pod is not None]:
+            assert target.pod is not None
+            engine = wanted.pop((target.pod.pod.key, target.pod.port), None)
+            if engine is None or (engine.settings, engine.certain) != (target.pod.settings, target.pod.certain):
+                self._drop(target)
+                if engine is not None:
+                    wanted[engine.pod.key, engine.port] = engine
+            else:
+                target.pod = engine
+        for engine in wanted.values():
+            if sum(t.pod is not None for t in self._targets) >= MOST_POD_TARGETS:
+                break
+            try:
+                target = self._target(engine.settings)
+            except ValueError:
+                continue  # an annotation that makes no URL; the pod then shows no page, which is said
+            target.pod, target.confirmed = engine, engine.certain
+            if not self._is_configured(target) and not self._is_second_guess(target):
+                self._targets.append(target)
+
+    def _names(self, target: Target, placement: Placement) -> PodNames | None:
+        """What the rules say of the pod that a target is in, or that alone holds the engine's boards."""
+        view = self._pods
+        if view is None:
+            return None
+        made_from = (view.version, target.joined, placement.accelerators)
+        if target.named[0] != made_from:
+            pod = target.joined[0] if target.joined else view.allocations.pod_on(placement.accelerators)
+            target.named = made_from, view.names(pod) if pod else None
+        return target.named[1]
+
+    def _absent_pods(self, view: PodView, time_us: int) -> list[Reading]:
+        read = {t.joined[0] for t in self._targets if t.confirmed and t.joined}
+        read |= {pod for p in self._placed.values() if (pod := view.allocations.pod_on(p.accelerators))}
+        tried = {t.pod.pod.key: t.refusal for t in self._targets if t.pod and not t.confirmed and t.refusal}
+        return view.absences(read, tried, time_us)
+
+    def _drop(self, target: Target) -> None:
+        target.link.close()
+        self._targets.remove(target)
+
+    def _postpone(self, target: Target, refusal: Failure, time_us: int) -> None:
         """A port that is no engine's, or not yet: try again later, and later still; the other path next time.
 
         A port that keeps answering something else is another protocol's and is left in peace; one that does not
         answer may be an engine that is still loading.
         """
         target.link.close()
-        if reason == "connection_refused":
-            self._targets.remove(target)
-        elif target.probe_pause_us >= LONGEST_PROBE_PAUSE_US and reason != "timeout":
+        target.refusal = refusal
+        if refusal.reason == "connection_refused":
+            if target.pod is None:
+                self._targets.remove(target)
+            target.probe_us = time_us + PLACE_EVERY_US
+            return
+        if target.probe_pause_us >= LONGEST_PROBE_PAUSE_US and refusal.reason != "timeout":
             target.probe_us = LATEST_US
         else:
             target.probe_us = time_us + target.probe_pause_us
             target.probe_pause_us = min(2 * target.probe_pause_us, LONGEST_PROBE_PAUSE_US)
-        target.path = PROBE_PATHS[(PROBE_PATHS.index(target.path) + 1) % len(PROBE_PATHS)]
-        address = target.settings.target.rpartition(":")[0] + f":{target.link.place.port}"
-        target.settings = dataclasses.replace(target.settings, target=address + target.path)
+        if target.path in PROBE_PATHS:
+            target.path = PROBE_PATHS[(PROBE_PATHS.index(target.path) + 1) % len(PROBE_PATHS)]
+            address = target.settings.target.rpartition(":")[0] + f":{target.link.place.port}"
+            target.settings = dataclasses.replace(target.settings, target=address + target.path)
 
     def _forget_gone(self, time_us: int) -> None:
         for target in [t for t in self._targets if t.discovered and t.confirmed]:
             if "" in target.problems and time_us - target.since_us.get("", time_us) >= FORGET_AFTER_US:
                 target.link.close()
                 self._targets.remove(target)
-
-
-def parse_about(body: bytes) -> About:
-    """Model and version from what vLLM, TGI, TEI and llama.cpp answer at `/version`, `/info` and `/props`."""
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return About()
-    if not isinstance(said, dict):
-        return About()
-    model = _said(said, "model_alias") or _said(said, "model_id") or _said(said, "model_path")
-    if model.endswith(".gguf"):
-        model = model.rpartition("/")[2].removesuffix(".gguf")
-    return About(model, (_said(said, "build_info") or _said(said, "version"))[:64])
-
-
-def _said(said: dict[str, object], key: str) -> str:
-    value = said.get(key)
-    if not isinstance(value, str):
-        return ""
-    return value.encode("utf-8", "replace").decode().replace("\x00", "")[:256]
 
 
 def _start_us(text: bytes) -> int | None:
@@ -375,58 +413,3 @@ def _hash(*evidence: str | bytes | int) -> int:
     """8 bytes of BLAKE2b as a signed integer, never 0: that means no evidence."""
     texts = (e if isinstance(e, bytes) else str(e).encode("utf-8", "replace") for e in evidence)
     return int.from_bytes(hashlib.blake2b(b"\n".join(texts), digest_size=8).digest(), "big", signed=True) or 1
-
-
-def _may_be_here(target: _Target) -> bool:
-    """Whether a target is on this host, whatever it answers; without its name's address that is not known yet."""
-    unresolved = target.problems.get("", ("",))[0] == "name_not_resolved"
-    return target.link.is_local or target.link.place.host in OWN_HOSTS or unresolved
-
-
-def _seat(target: _Target) -> Seat:
-    kind = target.page.kind
-    holds = kind is None or kind.holds_accelerators
-    return Seat(target.settings.target, target.settings.accelerators, target.listener, holds)
-
-
-def _reading(target: _Target, one: EngineValues, placement: Placement) -> EngineReading:
-    about, evidence = target.about or About(), target.evidence or Evidence()
-    model = one.model or about.model
-    settings = target.settings
-    return EngineReading(
-        target=settings.target,
-        series=one.series,
-        engine_kind=target.page.kind.name if target.page.kind else "",
-        version=about.version,
-        model=model,
-        workload=settings.workload or model,
-        team=settings.team,
-        accelerators=placement.accelerators,
-        method=placement.method,
-        tokens_move=one.tokens_move,
-        epoch=evidence.epoch,
-        epoch_start_us=evidence.start_us,
-        **one.values,  # type: ignore[arg-type]  # the keys are fields of EngineReading, the values of their types
-    )
-
-
-def _absences(target: _Target, problems: Problems, time_us: int) -> list[Reading]:
-    """What is new among the problems; all of them at a minute's edge."""
-    target.since_us = {
-        key: target.since_us[key] if target.problems.get(key, ("",))[0] == reason else time_us
-        for key, (reason, _) in problems.items()
-    }
-    edge = time_us % MINUTE_US == 0
-    said = [
-        AbsenceReading(
-            subject="engine",
-            id=target.settings.target,
-            reason=reason,
-            detail=detail.replace("\x00", "")[:512],
-            start_us=target.since_us[key] if target.since_us[key] < time_us else None,
-        )
-        for key, (reason, detail) in problems.items()
-        if edge or target.since_us[key] == time_us
-    ]
-    target.problems = problems
-    return list(said)

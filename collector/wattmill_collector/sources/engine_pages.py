@@ -12,7 +12,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from wattmill_collector.catalogue import INT64_MAX
+from wattmill_collector.catalogue import INT64_MAX, Histogram
+from wattmill_collector.sources.engine_histograms import HistogramReader, Latencies
+from wattmill_collector.sources.engine_series import Key, choose, grouped, own, whole
 from wattmill_collector.sources.engine_tables import (
     COUNTER_FIELDS,
     FIELDS,
@@ -20,7 +22,6 @@ from wattmill_collector.sources.engine_tables import (
     TOKEN_FIELDS,
     Alternative,
     EngineKind,
-    Term,
     Variant,
     recognise,
 )
@@ -30,7 +31,6 @@ from wattmill_collector.wire import MAX_KEY_BYTES
 MAX_ENGINES = 256  # behind one target
 LIMITS = dict.fromkeys(COUNTER_FIELDS, INT64_MAX) | {"requests_running": 10_000_000, "requests_waiting": 10_000_000}
 RATIO_FIELDS = ("kv_cache_usage_ratio",)
-Key = tuple[str | None, ...]
 
 
 class NotUnderstoodError(ValueError):
@@ -39,7 +39,7 @@ class NotUnderstoodError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineValues:
-    """One engine behind a target: integers for what is counted, a ratio for the cache.
+    """One engine behind a target: integers for what is counted, a ratio for the cache, histograms for latencies.
 
     Fields that the page does not have are left out; a value that is there but can't be used is None, and `faults` has
     (field, reason) for it.
@@ -48,7 +48,7 @@ class EngineValues:
     series: str
     model: str
     tokens_move: str
-    values: Mapping[str, int | float | None]
+    values: Mapping[str, int | float | Histogram | None]
     faults: tuple[tuple[str, str], ...] = ()
 
 
@@ -73,13 +73,17 @@ class EnginePage:
         self._texts: list[bytes] = []
         self._planned: tuple[Series, ...] | None = None
         self._recipes: tuple[_Recipe, ...] = ()
+        self._engines: tuple[Key, ...] = ()
+        self._histograms: HistogramReader | None = None
+        self._page = b""
         self._start_place: int | None = None
         self._variant: Variant | None = None
         self._chosen: dict[str, Alternative] = {}
 
-    def scan(self, page: bytes) -> None:
+    def scan(self, page: bytes, *, with_histograms: bool = True) -> None:
         """Take in a page: afterwards `kind` and `process_start` (as printed, empty if there is none) are known.
 
+        `with_histograms`: whether `values` shall have the latencies too, which cost more than all else together.
         Errors: ParseError; NotUnderstoodError.
         """
         page = unescape_json(page)
@@ -92,8 +96,10 @@ class EnginePage:
                 self.kind = kind
                 self.forget()
             self._reader = PageReader(kind.names())
+            self._histograms = HistogramReader(kind) if kind.histograms else None
             texts = self._reader.read(page)
         self._texts = texts
+        self._page = page if with_histograms else b""
         if self._reader.series is not self._planned:
             self._start_place = _process_start_place(self._reader.series)
             self._recipes = ()
@@ -105,6 +111,8 @@ class EnginePage:
         self._variant = None
         self._chosen = {}
         self._planned = None
+        if self._histograms is not None:
+            self._histograms.forget()
 
     def has_lost_its_choice(self) -> bool:
         """Whether a chosen series is no longer on the page: the process can't be the one that it was chosen for."""
@@ -122,15 +130,20 @@ class EnginePage:
             self._recipes = self._plan(self._reader.series)
             self._planned = self._reader.series
         texts = self._texts
+        latencies: list[Latencies] = [({}, [])] * len(self._recipes)
+        if self._histograms is not None and self._page:
+            latencies = self._histograms.read(self._page, self._engines, self._replicas())
         found = []
-        for recipe in self._recipes:
-            values: dict[str, int | float | None] = {}
+        for recipe, (histograms, unusable) in zip(self._recipes, latencies, strict=True):
+            values: dict[str, int | float | Histogram | None] = {}
             faults: list[tuple[str, str]] = []
             for field, places in recipe.places:
                 value, fault = _ratio(texts, places) if field in RATIO_FIELDS else _total(texts, places, LIMITS[field])
                 if fault:
                     faults.append((field, fault))
                 values[field] = value
+            values |= histograms
+            faults += unusable
             found.append(EngineValues(recipe.series, recipe.model, recipe.tokens_move, values, tuple(faults)))
         return found
 
@@ -140,8 +153,7 @@ class EnginePage:
         names = {s.name for s in series}
         if self._variant is None:
             self._variant = next((v for v in kind.variants if not names.isdisjoint(v.known_by)), None)
-        variant = self._variant
-        replicas = variant.replicas if variant else kind.replicas
+        variant, replicas = self._variant, self._replicas()
         table = {**kind.fields, **(variant.fields if variant else {})}
         matches: dict[str, dict[Key, list[int]]] = {}
         groups: dict[Key, None] = {}
@@ -150,25 +162,26 @@ class EnginePage:
             if way is None:
                 continue
             matches[field] = {}
-            for key, places in _grouped(way, series, kind, replicas).items():
+            for key, places in grouped(way, series, kind, replicas).items():
                 if any(places) if way.lazy else all(places):
                     matches[field][key] = [p for part in places for p in part]
                     groups[key] = None
         if len(groups) > MAX_ENGINES:
             raise ParseError(f"the page shows more than {MAX_ENGINES} engines")
-        whole = [key for key in groups if sum(_fits(key, other) for other in groups) == 1]
+        self._engines = tuple(whole(list(groups)))
         return tuple(
-            self._recipe(key, kind, replicas, {f: _own(key, whole, found) for f, found in matches.items()})
-            for key in whole
+            self._recipe(key, kind, replicas, {f: own(key, self._engines, found) for f, found in matches.items()})
+            for key in self._engines
         )
 
+    def _replicas(self) -> tuple[str, ...]:
+        kind = self.kind
+        assert kind is not None
+        return self._variant.replicas if self._variant else kind.replicas
+
     def _choose(self, field: str, ways: Sequence[Alternative], series: Sequence[Series]) -> Alternative | None:
-        if field not in self._chosen:
-            for way in ways:
-                found = [any(_matches(term, s) for s in series) for term in way.terms]
-                if all(found) or (way.lazy and any(s.name == t.name for t in way.terms for s in series)):
-                    self._chosen[field] = way
-                    break
+        if field not in self._chosen and (way := choose(ways, series)) is not None:
+            self._chosen[field] = way
         return self._chosen.get(field)
 
     def _recipe(
@@ -194,57 +207,6 @@ class EnginePage:
 def counts_tokens(engine: EngineValues) -> bool:
     """Whether any token counter of the engine is on the page."""
     return any(field in engine.values for field in TOKEN_FIELDS)
-
-
-def _grouped(
-    way: Alternative, series: Sequence[Series], kind: EngineKind, replicas: Sequence[str]
-) -> dict[Key, list[list[int]]]:
-    """For each engine the places of each term's series, copies left out."""
-    grouped: dict[Key, list[list[int]]] = {}
-    for nth, term in enumerate(way.terms):
-        kept: dict[tuple[tuple[str, str], ...], tuple[tuple[str, ...], int]] = {}
-        for place, s in enumerate(series):
-            if not _matches(term, s):
-                continue
-            rest = tuple(sorted((k, v) for k, v in s.labels.items() if k not in kind.copies))
-            rank = _rank(s, kind.copies)
-            if rest not in kept or rank < kept[rest][0]:
-                kept[rest] = rank, place
-        for _, place in kept.values():
-            key = _key(series[place], kind.model_labels, replicas)
-            grouped.setdefault(key, [[] for _ in way.terms])[nth].append(place)
-    return grouped
-
-
-def _rank(series: Series, copies: Sequence[str]) -> tuple[str, ...]:
-    return tuple(series.labels.get(label, "").rjust(9, "0") for label in copies)
-
-
-def _matches(term: Term, series: Series) -> bool:
-    if series.name != term.name:
-        return False
-    return all(series.labels.get(label, values[0]) in values for label, values in term.select)
-
-
-def _key(series: Series, model_labels: Sequence[str], replicas: Sequence[str]) -> Key:
-    model = next((series.labels[label] for label in model_labels if label in series.labels), None)
-    return model, *(series.labels.get(label) for label in replicas)
-
-
-def _fits(key: Key, other: Key) -> bool:
-    """Whether `other` may be the engine that a series with the labels `key` speaks of."""
-    return all(a is None or a == b for a, b in zip(key, other, strict=True))
-
-
-def _own(key: Key, whole: Sequence[Key], found: Mapping[Key, list[int]]) -> list[int] | None:
-    """The places of one engine: its own series, and those with fewer labels that can be no other engine's."""
-    places = [
-        place
-        for one, where in found.items()
-        if one == key or (_fits(one, key) and sum(_fits(one, other) for other in whole) == 1)
-        for place in where
-    ]
-    return places or None
 
 
 def _process_start_place(series: Sequence[Series]) -> int | None:

@@ -14,7 +14,7 @@ Sources: the engines' own code, as cited beside each entry; versions are those i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 Moves = Literal["step", "end"]
@@ -22,6 +22,7 @@ Moves = Literal["step", "end"]
 TOKEN_FIELDS = ("input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens")
 COUNTER_FIELDS = (*TOKEN_FIELDS, "requests_finished", "preemptions")
 FIELDS = (*COUNTER_FIELDS, "requests_running", "requests_waiting", "kv_cache_usage_ratio")
+HISTOGRAM_FIELDS = ("inter_token_latency", "time_to_first_token")
 PROCESS_START = "process_start_time_seconds"
 
 
@@ -64,14 +65,16 @@ class EngineKind:
 
     `markers` are beginnings of metric names; all must be on the page. `copies` are labels whose values are copies of
     one engine (tensor or expert ranks that report the same work): the lowest is kept. Without a chosen variant only
-    `fields` are read. `about_path` answers JSON with the model's name or the engine's version where the page does not.
-    `holds_accelerators` is False for a front end that computes nothing itself.
+    `fields` are read. `histograms` are latencies, each alternative one family of buckets: those that move at every step
+    come first, a request's mean over its tokens last. `about_path` answers JSON with the model's name or the engine's
+    version where the page does not. `holds_accelerators` is False for a front end that computes nothing itself.
     """
 
     name: str
     markers: tuple[str, ...]
     fields: Mapping[str, tuple[Alternative, ...]]
     variants: tuple[Variant, ...] = ()
+    histograms: Mapping[str, tuple[Alternative, ...]] = dataclasses.field(default_factory=dict)
     model_labels: tuple[str, ...] = ("model_name", "model")
     replicas: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
@@ -85,6 +88,10 @@ class EngineKind:
         read = {t.name for table in tables for ways in table.values() for way in ways for t in way.terms}
         return frozenset(read | {PROCESS_START} | {name for v in self.variants for name in v.known_by})
 
+    def histogram_names(self) -> frozenset[str]:
+        """Every series name that reading this kind's histograms may need."""
+        return frozenset(t.name for ways in self.histograms.values() for way in ways for t in way.terms)
+
 
 Select = Mapping[str, str | tuple[str, ...]]
 _ALL: Select = {}
@@ -96,6 +103,16 @@ def _one(name: str, select: Select = _ALL, *, moves: Moves = "step") -> Alternat
 
 def _select(select: Select) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((label, (value,) if isinstance(value, str) else value) for label, value in select.items())
+
+
+def _buckets(itl: Sequence[Alternative] = (), ttft: Sequence[Alternative] = ()) -> dict[str, tuple[Alternative, ...]]:
+    """The buckets of two histograms; bounds are seconds unless the name says milliseconds."""
+    found = dict(zip(HISTOGRAM_FIELDS, (itl, ttft), strict=True))
+
+    def buckets(way: Alternative) -> Alternative:
+        return dataclasses.replace(way, terms=tuple(dataclasses.replace(t, name=f"{t.name}_bucket") for t in way.terms))
+
+    return {field: tuple(map(buckets, ways)) for field, ways in found.items() if ways}
 
 
 def _renamed(kind: EngineKind, name: str, old: str, new: str, **changes: tuple[str, ...]) -> EngineKind:
@@ -123,6 +140,7 @@ def _renamed(kind: EngineKind, name: str, old: str, new: str, **changes: tuple[s
         name=name,
         markers=(new,),
         fields=rename_fields(kind.fields),
+        histograms=rename_fields(kind.histograms),
         variants=variants,
         replicas=settled["replicas"],
     )
@@ -154,6 +172,14 @@ VLLM = EngineKind(
             _one("vllm:gpu_cache_usage_perc"),  # until v0.11
         ),
     },
+    histograms=_buckets(
+        itl=(
+            _one("vllm:inter_token_latency_seconds"),  # v0.10.2 and later
+            _one("vllm:time_per_output_token_seconds"),
+            _one("vllm:request_time_per_output_token_seconds", moves="end"),
+        ),
+        ttft=(_one("vllm:time_to_first_token_seconds"),),
+    ),
 )
 
 # Under Ray the colon became an underscore in vLLM 0.11; every replica reports through its node's agent.
@@ -205,6 +231,14 @@ SGLANG = EngineKind(
             },
         ),
     ),
+    histograms=_buckets(
+        itl=(
+            _one("sglang:inter_token_latency_seconds", _RANK),  # v0.4.4 and later
+            _one("sglang:time_per_output_token_seconds", _RANK),
+            _one("sglang:request_time_per_output_token_seconds", _RANK, moves="end"),
+        ),
+        ttft=(_one("sglang:time_to_first_token_seconds", _RANK),),
+    ),
 )
 SGLANG_GATEWAY = _renamed(SGLANG, "sglang", "sglang:", "sglang_")
 
@@ -221,6 +255,7 @@ TGI = EngineKind(
         "requests_running": (_one("tgi_batch_current_size"),),
         "requests_waiting": (_one("tgi_queue_size"),),
     },
+    histograms=_buckets(itl=(_one("tgi_request_mean_time_per_token_duration", moves="end"),)),
 )
 
 # huggingface/text-embeddings-inference 0d124dc9773b: core/src/queue.rs:206. An embedder generates nothing.
@@ -284,6 +319,10 @@ TRTLLM = EngineKind(
         "requests_waiting": (_one("trtllm_num_requests_waiting"),),
         "kv_cache_usage_ratio": (_one("trtllm_kv_cache_utilization"),),
     },
+    histograms=_buckets(
+        itl=(_one("trtllm_time_per_output_token_seconds", moves="end"),),
+        ttft=(_one("trtllm_time_to_first_token_seconds", moves="end"),),
+    ),
 )
 
 # triton-inference-server/tensorrtllm_backend 0b9d7d5a1958. An ensemble counts a request once in each of its stages:
@@ -322,6 +361,10 @@ NIM = EngineKind(
         "requests_waiting": (_one("num_requests_waiting"),),
         "kv_cache_usage_ratio": (_one("gpu_cache_usage_perc"),),
     },
+    histograms=_buckets(
+        itl=(_one("time_per_output_token_seconds"),),
+        ttft=(_one("time_to_first_token_seconds"),),
+    ),
 )
 
 # ai-dynamo lib/llm/src/http/service/metrics.rs:1844. The same tokens stand on the workers' own pages: scrape one.
@@ -340,6 +383,10 @@ DYNAMO_FRONTEND = EngineKind(
         "requests_running": (_one("dynamo_frontend_inflight_requests"),),
         "requests_waiting": (_one("dynamo_frontend_queued_requests"),),
     },
+    histograms=_buckets(
+        itl=(_one("dynamo_frontend_inter_token_latency_seconds"),),  # a chunk of the answer
+        ttft=(_one("dynamo_frontend_time_to_first_token_seconds"),),
+    ),
 )
 
 # InternLM/lmdeploy lmdeploy/metrics/loggers.py:149-417 at 1263d5cd889b.
@@ -356,6 +403,10 @@ LMDEPLOY = EngineKind(
         "requests_waiting": (_one("lmdeploy:num_requests_waiting"),),
         "kv_cache_usage_ratio": (_one("lmdeploy:gpu_cache_usage_perc"),),
     },
+    histograms=_buckets(
+        itl=(_one("lmdeploy:iter_token_latency"), _one("lmdeploy:time_per_output_token_seconds")),
+        ttft=(_one("lmdeploy:time_to_first_token_seconds"),),
+    ),
 )
 
 # xorbitsai/inference xinference/core/model.py:402-421; `generate_tokens_total` is the output again.
@@ -371,6 +422,7 @@ XINFERENCE = EngineKind(
         "requests_running": (_one("xinference:model_serve_count"),),
         "requests_finished": (_one("xinference:model_request_total", moves="end"),),
     },
+    histograms=_buckets(ttft=(_one("xinference:time_to_first_token_seconds"),)),
 )
 
 # In the order of trying: a worker behind Dynamo shows its engine's names, Triton with vLLM inside shows vLLM's.

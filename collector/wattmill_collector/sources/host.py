@@ -63,8 +63,10 @@ class HostSource:
         domains = _find_rapl(root / "sys/class/powercap") or _find_grace(root / "sys/class/hwmon")
         if not domains:
             raise NotHere("This host has no RAPL zones and no Grace power meter; many virtual machines have none.")
-        boot_id = read_boot_id(root / "proc/sys/kernel/random/boot_id")
-        self._boot_us = boot_time_us(root / "proc/stat")
+        # A container's own /proc says the same of the kernel; only /sys is masked there, and mounted elsewhere.
+        proc = root / "proc" if (root / "proc").is_dir() else Path("/proc")
+        boot_id = read_boot_id(proc / "sys/kernel/random/boot_id")
+        self._boot_us = boot_time_us(proc / "stat")
         self._domains = domains
         for domain in domains:
             domain.epoch = epoch_of(boot_id, domain.name) if boot_id and domain.is_counter else 0

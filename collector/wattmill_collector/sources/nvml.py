@@ -198,6 +198,23 @@ class NvmlSource:
                 with contextlib.suppress(_Lost):
                     _list_processes(driver, board, time_us)
 
+    def minor_numbers(self) -> Mapping[int, str]:
+        """Which board /dev/nvidia<number> is; boards of which the driver does not say it are left out."""
+        found: dict[int, str] = {}
+        for board in [slot.board for slot in self._slots if slot.board]:
+            with contextlib.suppress(self._nvml.NVMLError):
+                found[self._nvml.nvmlDeviceGetMinorNumber(board.handle)] = board.uuid
+        return found
+
+    def parent_of(self, slice_uuid: str) -> str | None:
+        """The board that a MIG slice is part of; None when the driver shows no such slice to this process."""
+        nvml = self._nvml
+        try:
+            parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(slice_uuid))
+            return str(nvml.nvmlDeviceGetUUID(parent))
+        except nvml.NVMLError:
+            return None
+
     def close(self) -> None:
         """Let go of the driver."""
         driver, self._driver = self._driver, None

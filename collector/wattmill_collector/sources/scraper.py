@@ -80,6 +80,7 @@ class Link:
         self._size = 0
         self._fresh = True
         self._local = ""
+        self.peer = ""  # the address that the last connection went to
 
     @property
     def is_local(self) -> bool:
@@ -168,6 +169,7 @@ class Link:
             if error.errno == errno.ENOTCONN:
                 return None  # still on its way
             raise
+        self.peer = str(there)
         here_too = here == there or ipaddress.ip_address(there.partition("%")[0]).is_loopback
         self._local = str(there) if here_too else ""
         if not self.place.secure:

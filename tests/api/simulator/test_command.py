@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wattmill_api.simulator.command import Clock, Plan, main, read_plan, run
+from wattmill_api.simulator.command import Clock, Plan, Progress, main, read_plan, run
 from wattmill_api.simulator.delivery import Delivery, HttpPost
 from wattmill_api.simulator.fleet import Fleet
 from wattmill_api.simulator.scenario import TINY_YAML, ScenarioError
@@ -201,3 +201,28 @@ def test_a_damaged_state_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "state").write_text(content)
     with pytest.raises(ScenarioError, match="--state"):
         plan("--state", str(tmp_path / "state"))
+
+
+def test_a_backfill_shows_how_far_it_is_and_then_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    words = ["--nodes", "1", "--backfill", "10m", "--server", "http://127.0.0.1:1"]
+    plan = read_plan(words, {}, NOW_US)
+    start_us, step_us = plan.options.start_us, plan.options.interval_us
+    times = iter(NOW_US + i * 1_000_000 for i in range(1000))  # a second passes between two looks at the clock
+    out = Terminal()
+    progress = Progress(plan, out, NOW_US, Clock(lambda: next(times), lambda _: None))
+    for i in range(30):
+        progress.show(start_us + i * step_us)
+    assert " 51%" in out.getvalue()  # 30 of 59 ticks
+    for i in range(30, 70):  # the past is over, and the present goes on
+        progress.show(start_us + i * step_us)
+    assert out.getvalue().endswith("\r")
+    progress.end()
+    live = Terminal()
+    present = read_plan([*words[:2], *words[4:]], {}, NOW_US)
+    Progress(present, live, NOW_US, Clock(lambda: NOW_US, lambda _: None)).show(present.options.start_us)
+    assert live.getvalue() == ""

@@ -204,7 +204,7 @@ def test_each_incident_shows_in_the_lines() -> None:
     assert {r["reason"] for r in refused} == {"connection_refused"}
     assert len(refused) == 8
     wasted = {i["kind"]: i["energy_mj"] for i in truth["incidents"] if i["energy_mj"] is not None}
-    assert set(wasted) == {"idle-loaded", "idle-empty", "spin-idle", "low-batch"}
+    assert set(wasted) == {"idle-loaded", "idle-empty", "spin-idle", "low-batch", "throttled"}
     assert all(energy_mj > 0 for energy_mj in wasted.values())
 
 

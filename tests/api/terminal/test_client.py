@@ -139,7 +139,7 @@ def test_keys(address: str, database_url: str, tmp_path: Path, capsys: pytest.Ca
         (top.main, ["--interval", "0s"], "--interval"),
         (top.main, ["--interval", "soon"], "--interval"),
         (top.main, ["--window", "8d"], "--window"),
-        (top.main, ["--sort", "name"], "--sort"),
+        (top.main, ["--sort", "size"], "--sort"),
         (top.main, ["--key-file", "/nowhere/key"], "/nowhere/key"),
         (report.main, [], "--start"),
         (report.main, ["--start", "1", "--format", "pdf"], "--format"),

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from support.ledger import MINUTE, T0, Books
-from wattmill_api.terminal import report
-from wattmill_api.terminal.client import Server
-from wattmill_api.terminal.report import disagreements, in_force, instant
+from wattmill_api.terminal import account, report
+from wattmill_api.terminal.account import QUESTIONS, SECTIONS, disagreements, in_force
+from wattmill_api.terminal.client import Failure, Server
+from wattmill_api.terminal.comparing import compared
+from wattmill_api.terminal.report import instant, period
 
 SPENT_MJ = 3 * (7_000_001 + 1_000_009 + 13 + 333_333 + 503)
 PERIOD = ["--start", "2026-03-02T10:00:00Z", "--end", "2026-03-02T10:05:00Z"]
@@ -49,13 +51,14 @@ def test_sections_of_the_json_add_up_to_the_meter(
     document = json.loads(out)
     ledger = document["ledger"]
     assert (ledger["meter_mj"], ledger["residual_mj"], ledger["closes"]) == (SPENT_MJ, 0, True)
-    for section in ("ledger", "workloads", "nodes"):
+    for section in ("ledger", *SECTIONS):
         rows, total = document[section]["rows"], document[section]["total"]
         assert sum(row["energy_mj"] for row in rows) == total["energy_mj"] == SPENT_MJ
         assert sum(row["tokens"]["output"] or 0 for row in rows) == total["tokens"]["output"] == 9000
         assert total["tokens"] == {"input": 30, "cached_input": 15, "output": 9000}
     assert document["efficiency"]["accelerator"]["energy_mj"] == SPENT_MJ
     assert document["disagreements"] == []
+    assert [(check["energy_mj"], check["difference_mj"]) for check in document["checks"]] == [(SPENT_MJ, 0)] * 5
     assert hostile in [row["group"]["workload"] for row in document["workloads"]["rows"]]
     gaps = [gap for row in document["coverage"]["accelerators"]["rows"] for gap in row["gaps"]]
     assert {(gap["start"], gap["reason"]) for gap in gaps} == {("2026-03-02T10:03:00Z", "no_reading")}
@@ -72,7 +75,7 @@ def test_columns_of_the_markdown_add_up_as_printed(
     fleet.do("INSERT INTO tariff (site, valid_from, currency, price_per_kwh) VALUES ('*', '2020-01-01', 'EUR', 0.137)")
     fleet.do("INSERT INTO carbon (site, valid_from, grams_per_kwh) VALUES ('*', '2020-01-01', 381)")
     found = tables(write(address, capsys, "md"))
-    for title in ("Workloads", "Nodes"):
+    for title in ("Sites", "Teams", "Workloads", "Nodes"):
         heads, *rows, total = found[title]
         assert total[0] == "**Total**"
         assert len(rows) >= 2
@@ -86,6 +89,7 @@ def test_columns_of_the_markdown_add_up_as_printed(
     ledger = {row[0]: row for row in found["Where the energy went"]}
     assert ledger["Meter"][2] == ledger["**Sum of the accounts**"][2] == f"{SPENT_MJ:,}"
     assert ledger["Residual (meter less accounts)"][2] == "0"
+    assert ledger["Sum of the teams"][2:] == [f"{SPENT_MJ:,}", "difference 0 mJ"]
     applied = {(row[0], row[1]): row[4] for row in found["Prices applied"][1:]}
     assert applied["ams1", "tariffs"] == "0.137 EUR/kWh"
     assert applied["zrh1", "pue"] == "not set"
@@ -109,12 +113,12 @@ def test_the_csv_adds_up_and_runs_nothing(address: str, fleet: Books, capsys: py
     rows = list(csv.DictReader(io.StringIO(out, newline="")))
     totals = [row for row in rows if row["section"] == "total"]
     assert [int(row["energy_mj"]) for row in totals] == [SPENT_MJ]
-    for section in ("account", "workload", "node", "meter"):
+    for section in ("account", "site", "team", "workload", "node", "meter"):
         assert sum(int(row["energy_mj"]) for row in rows if row["section"] == section) == SPENT_MJ
     assert [row["energy_mj"] for row in rows if row["section"] == "residual"] == ["0"]
     assert {"finding", "gap", "coverage", "tariffs", "efficiency-node"} <= {row["section"] for row in rows}
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
-    assert [row["team"] for row in rows if row["model"] == "qwen|3"] == ["'-team"]
+    assert {row["team"] for row in rows if row["model"] == "qwen|3"} == {"'-team"}
 
 
 def test_a_difference_is_printed(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,8 +153,26 @@ def test_a_file_is_written_whole(
 def test_the_service_judges_the_times(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--start", "yesterday", "--server", address], {}) == 2
     assert "start: must be RFC 3339" in capsys.readouterr().err
-    assert instant("2026-03-02") == "2026-03-02T00:00:00Z"
-    assert instant("1772445600") == "1772445600"
+    assert report.main(["--start", "2026-03-03", "--end", "2026-03-02", "--server", address], {}) == 2
+    assert "start: must not lie after end" in capsys.readouterr().err
+    assert report.main(["--start", "2026-03-02", "--end", "2026-03-02", "--server", address], {}) == 2
+    assert "must lie before --end" in capsys.readouterr().err
+
+
+def test_how_a_period_may_be_written(stub: Any) -> None:
+    with stub(lambda _path: (200, "application/json", {"rows": []})) as address:
+        server = Server(address, clock=lambda: T0)
+        server.now = lambda: T0  # type: ignore[method-assign]
+        assert instant("2026-03-02", server) == "2026-03-02T00:00:00Z"
+        assert instant("1772445600", server) == "1772445600"
+        assert instant("7d", server) == instant("-7d", server) == "2026-02-23T10:00:00Z"
+        assert period(server, "", "", "2026-12") == ("2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z")
+        assert period(server, "", "", "2026-02") == ("2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z")
+        for wrong in (("1", "", "2026-02"), ("", "", "2026-13"), ("999999999d", "", "")):
+            with pytest.raises(Failure) as failed:
+                period(server, *wrong)
+            assert failed.value.status == 2
+        server.close()
 
 
 def test_readings_that_arrive_meanwhile_are_asked_for_again(address: str, fleet: Books) -> None:
@@ -163,27 +185,29 @@ def test_readings_that_arrive_meanwhile_are_asked_for_again(address: str, fleet:
             answer = super().get(path, parameters)
             if path == "/ledger":
                 self.asked += 1
-                if self.asked == 2:
+                if self.asked == 2:  # the first one told the minutes
                     node = fleet.one("SELECT min(node_id) FROM node")
                     board = fleet.one("SELECT min(accelerator_id) FROM accelerator")
                     fleet.spent(node, board, 0, 4, 77, at=T0 + 3 * MINUTE)
             return answer
 
     server = Late(address)
-    document = report.gather(server, PERIOD[1], PERIOD[3])
+    document = account.gather(server, PERIOD[1], PERIOD[3])
     server.close()
-    assert server.asked == 3
+    assert server.asked == 4  # twice for the period, once for the one before
     assert document["disagreements"] == []
     assert document["ledger"]["total"]["energy_mj"] == document["nodes"]["total"]["energy_mj"] == SPENT_MJ + 77
 
 
 def test_sections_that_differ_are_named() -> None:
     total = {"energy_mj": 5, "tokens": {"input": None, "cached_input": None, "output": 1}}
-    off = {**total, "energy_mj": 6}
-    energy = {"ledger": {"total": total}, "efficiency": {"accelerator": total}, "workloads": {"total": total}}
-    assert disagreements({**energy, "nodes": {"total": total}}) == []
-    (sentence,) = disagreements({**energy, "nodes": {"total": off}})
+    whole = {"total": total}
+    energy = {"ledger": whole, "efficiency": {"accelerator": total}, **dict.fromkeys(SECTIONS, whole)}
+    assert disagreements(energy) == []
+    (sentence,) = disagreements({**energy, "nodes": {"total": {**total, "energy_mj": 6}}})
     assert "the nodes" in sentence
+    other = {**total, "tokens": {**total["tokens"], "output": 2}}  # type: ignore[dict-item]
+    assert len(disagreements({**energy, "teams": {"total": other}})) == 1
 
 
 def test_which_price_held_when() -> None:
@@ -197,3 +221,140 @@ def test_which_price_held_when() -> None:
         ("02", "05", "*02"),
         ("05", "09", "ams105"),
     ]
+
+
+def test_the_same_figures_in_every_format(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(write(address, capsys, "json"))
+    rows = list(csv.DictReader(io.StringIO(write(address, capsys, "csv"), newline="")))
+    markdown = tables(write(address, capsys, "md"))
+    for section, name in (("site", "sites"), ("team", "teams"), ("workload", "workloads"), ("node", "nodes")):
+        cells = [row for row in rows if row["section"] == section]
+        assert len(cells) == len(document[name]["rows"]) == len(markdown[name.capitalize()]) - 2
+        heads = markdown[name.capitalize()][0]
+        for cell, row, line in zip(cells, document[name]["rows"], markdown[name.capitalize()][1:], strict=False):
+            assert int(cell["energy_mj"]) == row["energy_mj"]
+            assert abs(float(line[heads.index("kWh")]) * 3_600_000_000 - row["energy_mj"]) < 36_000
+            output = row["tokens"]["output"]
+            assert cell["output_tokens"] == ("" if output is None else str(output))
+            assert line[heads.index("Output tokens")] == ("not known" if output is None else f"{output:,}")
+
+
+def test_twice_the_same(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    for format_ in report.FORMATS:
+        assert write(address, capsys, format_) == write(address, capsys, format_)
+
+
+def test_the_period_before_is_of_equal_length(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes 2 to 4 beside minutes 0 to 2: a third of the energy of the two minutes before."""
+    words = ["--start", "2026-03-02T10:02:00Z", "--end", "2026-03-02T10:04:00Z", "--server", address]
+    assert report.main([*words, "--format", "json"], {}) == 0
+    document = json.loads(capsys.readouterr().out)
+    before = document["previous"]
+    assert (before["start"], before["end"]) == ("2026-03-02T10:00:00Z", "2026-03-02T10:02:00Z")
+    assert before["ledger"]["total"]["energy_mj"] == SPENT_MJ // 3 * 2
+    figures = {row["what"]: row for row in document["comparison"]["total"]}
+    assert (figures["energy_mj"]["now"], figures["energy_mj"]["change_ratio"]) == (SPENT_MJ // 3, -0.5)
+    assert figures["tokens_per_kwh"]["change_ratio"] == 0
+    assert report.main(words, {}) == 0
+    compared_cells = {row[0]: row for row in tables(capsys.readouterr().out)["Compared with the period before"]}
+    assert compared_cells["Energy, kWh"][3] == "-50.0 %"
+    assert compared_cells["Tokens/kWh"][3] == "0.0 %"
+
+
+def test_nothing_is_compared_with_nothing() -> None:
+    empty: dict[str, Any] = {
+        "efficiency": {"accelerator": None},
+        "ledger": {"rows": [], "total": {"energy_mj": 0, "tokens": {}}},
+        "workloads": {"rows": []},
+    }
+    assert compared(empty, empty) == {"total": [], "workloads": []}
+
+
+def test_days_are_told_where_there_are_some(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.close_hours()
+    words = ["--start", "2026-03-01", "--end", "2026-03-04", "--server", address]
+    assert report.main([*words, "--format", "json"], {}) == 0
+    days = json.loads(capsys.readouterr().out)["days"]
+    assert [(day["time"], day["energy_mj"]) for day in days] == [("2026-03-02T00:00:00Z", SPENT_MJ)]
+    assert report.main(words, {}) == 0
+    assert tables(capsys.readouterr().out)["Days"][1][0] == "2026-03-02"
+
+
+def test_what_a_remedy_saved_is_told(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.do(
+        "INSERT INTO finding_saving (finding_id, since, until, method, before_mj, before_units, spent_mj, units,"
+        " saved_mj) SELECT finding_id, %s, %s, 'idle', 10, 1, 2, 1, 7200000008 FROM finding",
+        *(T0 + 3 * MINUTE, T0 + 10 * MINUTE),
+    )
+    found = json.loads(write(address, capsys, "json"))["findings"]
+    assert (found["impact_mj"], found["realised_mj"], found["realised_findings"]) == (3600000001, 7200000008, 1)
+    assert "saved 2.0000 kWh (7,200,000,008 mJ) so far" in write(address, capsys, "md").replace("\\", "")
+    rows = list(csv.DictReader(io.StringIO(write(address, capsys, "csv"), newline="")))
+    assert [row["energy_mj"] for row in rows if row["section"] == "saving"] == ["7200000008"]
+
+
+def test_gaps_are_summed_by_reason(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both nodes were silent in the last two of five minutes."""
+    assert json.loads(write(address, capsys, "json"))["coverage"]["accelerators"]["gaps_s"] == {"no_reading": 240.0}
+    assert "Gaps by reason: no\\_reading 0.07 h." in write(address, capsys, "md")
+
+
+def test_phases_and_the_frontier(address: str, fleet: Books) -> None:
+    group = {"workload": "chat", "model": "m", "team": "t", "accelerator_model": "H100"}
+    energy = {"standing_mj": 30, "prefill_mj": 25, "decode_mj": 40, "dynamic_mj": 65, "unsplit_mj": 5, "total_mj": 100}
+    times = {"start": "2026-03-02T00:00:00Z", "end": "2026-03-03T00:00:00Z"}
+    learned = {"group": group, "energy": energy, "reason": None, "simulated": False}
+    best = {"observed": {"joules_per_token": 3.0}, "reference": {"joules_per_token": 1.5}, "ratio": 2.0}
+    more = {
+        "/phases": {**times, "rows": [learned]},
+        "/frontier": {**times, "rows": [{"group": group, "verdict": "far", **best}]},
+    }
+
+    class Knows(Server):
+        def get(self, path: str, parameters: Any = None) -> dict[str, Any]:
+            return more[path] if path in more else super().get(path, parameters)
+
+    class Older(Server):
+        def get(self, path: str, parameters: Any = None) -> dict[str, Any]:
+            return super().get("/nowhere" if path in more else path, parameters)
+
+    server, older = Knows(address), Older(address)
+    document = account.gather(server, PERIOD[1], PERIOD[3])
+    found = tables(report.written(document, "md"))
+    shares = [re.sub(r".*\((.*)\)", r"\1", cell) for cell in found["Prefill, decode and standing power"][1][5:9]]
+    assert shares == ["30.0 %", "25.0 %", "40.0 %", "5.0 %"]
+    assert found["Distance to the best published"][1][3:] == ["3", "1.5", "2 ×", "far"]
+    rows = list(csv.DictReader(io.StringIO(report.written(document, "csv"), newline="")))
+    (phases,) = [row for row in rows if row["section"] == "phases"]
+    assert [phases[name] for name in ("standing_mj", "prefill_mj", "decode_mj", "unsplit_mj")] == [
+        "30",
+        "25",
+        "40",
+        "5",
+    ]
+    assert "The service does not tell them." in report.written(account.gather(older, PERIOD[1], PERIOD[3]), "md")
+    server.close()
+    older.close()
+
+
+def test_how_far_a_report_is_told(address: str, fleet: Books) -> None:
+    steps: list[tuple[int, str]] = []
+    server = Server(address)
+    account.gather(server, PERIOD[1], PERIOD[3], lambda done, what: steps.append((done, what)))
+    server.close()
+    assert steps[0] == (0, "ledger")
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1][0] == QUESTIONS
+
+
+def test_a_period_that_is_not_over_is_provisional(address: str, fleet: Books) -> None:
+    class Then(Server):
+        def now(self) -> Any:
+            return T0 + 4 * MINUTE
+
+    server = Then(address)
+    document = account.gather(server, PERIOD[1], "2026-04-01T00:00:00Z")
+    server.close()
+    assert document["end"] == "2026-03-02T10:05:00Z"  # what has not been yet is left out
+    assert document["provisional_at"] == "2026-03-02T10:04:00Z"
+    assert "**Provisional**" in report.written(document, "md")

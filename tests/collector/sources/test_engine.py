@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ import pytest
 
 from support.fake_engine import FakeEngine
 from support.llama_server import llama_server
+from wattmill_collector.catalogue import Histogram
 from wattmill_collector.placement import Board
 from wattmill_collector.placement.process import Processes
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Names
-from wattmill_collector.sources.engine import EngineSource, parse_about
+from wattmill_collector.sources.engine import EngineSource
+from wattmill_collector.sources.engine_target import parse_about
 from wattmill_collector.sources.scraper import Scraper
 from wattmill_collector.wire import AbsenceReading, EngineReading, Reading, decode_reading, encode_reading
 
@@ -79,6 +82,18 @@ def test_one_engine(source: Make, engine: FakeEngine) -> None:
     assert (reading.input_tokens, reading.cached_input_tokens, reading.computed_input_tokens) == (120, 20, 100)
     assert (reading.output_tokens, reading.requests_finished, reading.tokens_move) == (64, 2, "step")
     assert decode_reading(encode_reading(reading)) == reading
+
+
+def test_histograms_are_read_once_in_ten_seconds_and_at_every_minutes_edge(source: Make, engine: FakeEngine) -> None:
+    engine.state = dataclasses.replace(engine.state, latencies=(3, 2, 1))
+    reader = source(engine.url)
+    shown = {}
+    for second in range(21):
+        reading = only(reader.read(START_US + (second + 9) * SECOND_US))
+        shown[second] = reading.inter_token_latency
+        assert reading.output_tokens == 0
+    assert [second for second, found in shown.items() if found is not None] == [0, 10, 20]
+    assert shown[20] == Histogram((10_000, 25_000), (3, 5, 6))
 
 
 def test_the_epoch_is_the_printed_process_start(source: Make, engine: FakeEngine) -> None:

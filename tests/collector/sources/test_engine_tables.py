@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from wattmill_collector.catalogue import Histogram
 from wattmill_collector.sources import engine_tables
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError
 from wattmill_collector.sources.engine_tables import COUNTER_FIELDS, ENGINE_KINDS, FIELDS, EngineKind, named, recognise
@@ -93,7 +94,8 @@ def test_golden_page(name: str, kind: str, series: str, model: str, moves: str, 
     assert found.name == kind
     (engine,) = engines(page)
     assert (engine.series, engine.model, engine.tokens_move, engine.faults) == (series, model, moves, ())
-    assert engine.values == values
+    counted = {field: value for field, value in engine.values.items() if not isinstance(value, Histogram)}
+    assert counted == values
 
 
 def test_every_golden_page_is_read_here() -> None:

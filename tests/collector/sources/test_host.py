@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,17 @@ def test_grace_domains_fall_back_to_disjoint_parts_of_each_socket() -> None:
 
 def test_boot_time_is_unknown_where_proc_does_not_say(tmp_path: Path) -> None:
     assert boot_time_us(tmp_path / "stat") is None
+
+
+def test_where_only_the_hosts_sys_is_mounted_the_kernel_is_known_all_the_same(tmp_path: Path) -> None:
+    """In a container runtimes mask powercap, so the host's /sys is mounted elsewhere; /proc is of the same kernel."""
+    machine = Machine(tmp_path)
+    shutil.rmtree(tmp_path / "proc")
+    machine.zone("intel-rapl:0", "package-0", 100)
+    source = machine.source()
+    (reading,) = source.read(T0)
+    assert isinstance(reading, HostReading)
+    assert reading.energy_uj == 100
+    assert reading.epoch != 0
+    assert reading.epoch_start_us == boot_time_us(Path("/proc/stat"))
+    source.close()

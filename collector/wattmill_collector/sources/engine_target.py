@@ -1,0 +1,159 @@
+"""One target of the engine source, what is remembered of it between ticks, and what becomes of it in a tick."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from wattmill_collector.placement import Placement, Seat
+from wattmill_collector.placement.process import Process
+from wattmill_collector.settings import EngineSettings
+from wattmill_collector.sources.addresses import Failure
+from wattmill_collector.sources.engine_pages import EnginePage, EngineValues
+from wattmill_collector.sources.scraper import Link
+from wattmill_collector.wire import AbsenceReading, EngineReading, Reading
+
+if TYPE_CHECKING:  # loaded where there is a Kubernetes only
+    from wattmill_collector.placement.pods import Allocation, PodKey
+    from wattmill_collector.sources.engine_pods import PodEngine, PodNames, PodView
+
+SECOND_US = 1_000_000
+MINUTE_US = 60_000_000
+PLACE_EVERY_US = 10_000_000
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+Problems = dict[str, tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """Under which epoch the counters of a page stand, and when it began, if that is known."""
+
+    epoch: int = 0
+    start_us: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """What an engine says of itself outside its page."""
+
+    model: str = ""
+    version: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Target:
+    """One target and what is remembered of it between ticks."""
+
+    settings: EngineSettings
+    link: Link
+    path: str
+    page: EnginePage
+    discovered: bool = False
+    confirmed: bool = True  # a discovered port is an engine's only once its page has been understood
+    pod: PodEngine | None = None  # a target that a pod offers
+    refusal: Failure | None = None  # why a port that was tried is not confirmed
+    joined: tuple[PodKey, str] | None = None  # the pod and container that it is in, wherever the target comes from
+    joined_at: tuple[object, ...] = ()  # what that was made from
+    allocation: Allocation | None = None
+    named: tuple[object, PodNames | None] = (None, None)
+    evidence: Evidence | None = None
+    proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
+    listener: Process | None = None
+    look_again_us: int = 0
+    placed_as: tuple[Process | None, int] | None = None  # the process and epoch for which process lists were asked for
+    list_us: int = 0
+    list_pause_us: int = SECOND_US
+    about: About | None = None
+    probe_us: int = 0
+    probe_pause_us: int = PLACE_EVERY_US
+    problems: Problems = dataclasses.field(default_factory=dict)
+    since_us: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def may_be_here(target: Target) -> bool:
+    """Whether a target is on this host, whatever it answers; without its name's address that is not known yet."""
+    unresolved = target.problems.get("", ("",))[0] == "name_not_resolved"
+    return target.link.is_local or target.link.place.host in OWN_HOSTS or unresolved
+
+
+def seat_of(target: Target) -> Seat:
+    kind = target.page.kind
+    holds = kind is None or kind.holds_accelerators
+    return Seat(target.settings.target, target.settings.accelerators, target.listener, holds, target.allocation)
+
+
+def join(target: Target, view: PodView) -> None:
+    """Find the pod that a target is in, and what the kubelet gave to it."""
+    link = target.link
+    made_from = (view.version, link.peer, link.is_local)
+    if target.joined_at != made_from:
+        host, port = link.peer or link.place.host, link.place.port
+        pod = target.pod
+        target.joined = (pod.pod.key, pod.container) if pod else view.pod_at(host, port, local=link.is_local)
+        target.allocation = view.allocation(*target.joined) if target.joined else None
+        target.joined_at = made_from
+
+
+def reading_of(target: Target, one: EngineValues, placement: Placement, names: PodNames | None) -> EngineReading:
+    about, evidence = target.about or About(), target.evidence or Evidence()
+    model = (names.model if names else "") or one.model or about.model
+    settings = target.settings
+    return EngineReading(
+        target=settings.target,
+        series=one.series,
+        engine_kind=target.page.kind.name if target.page.kind else "",
+        version=about.version,
+        model=model,
+        workload=settings.workload or (names.workload if names else "") or model,
+        team=settings.team or (names.team if names else ""),
+        accelerators=placement.accelerators,
+        method=placement.method,
+        tokens_move=one.tokens_move,
+        epoch=evidence.epoch,
+        epoch_start_us=evidence.start_us,
+        **one.values,  # type: ignore[arg-type]  # the keys are fields of EngineReading, the values of their types
+    )
+
+
+def absences_of(target: Target, problems: Problems, time_us: int) -> list[Reading]:
+    """What is new among the problems; all of them at a minute's edge."""
+    target.since_us = {
+        key: target.since_us[key] if target.problems.get(key, ("",))[0] == reason else time_us
+        for key, (reason, _) in problems.items()
+    }
+    edge = time_us % MINUTE_US == 0
+    said = [
+        AbsenceReading(
+            subject="engine",
+            id=target.settings.target,
+            reason=reason,
+            detail=detail.replace("\x00", "")[:512],
+            start_us=target.since_us[key] if target.since_us[key] < time_us else None,
+        )
+        for key, (reason, detail) in problems.items()
+        if edge or target.since_us[key] == time_us
+    ]
+    target.problems = problems
+    return list(said)
+
+
+def parse_about(body: bytes) -> About:
+    """Model and version from what vLLM, TGI, TEI and llama.cpp answer at `/version`, `/info` and `/props`."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return About()
+    if not isinstance(said, dict):
+        return About()
+    model = _said(said, "model_alias") or _said(said, "model_id") or _said(said, "model_path")
+    if model.endswith(".gguf"):
+        model = model.rpartition("/")[2].removesuffix(".gguf")
+    return About(model, (_said(said, "build_info") or _said(said, "version"))[:64])
+
+
+def _said(said: dict[str, object], key: str) -> str:
+    value = said.get(key)
+    if not isinstance(value, str):
+        return ""
+    return value.encode("utf-8", "replace").decode().replace("\x00", "")[:256]
