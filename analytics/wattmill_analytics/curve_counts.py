@@ -2,7 +2,8 @@
 
 What is kept of a minute is three numbers, each put into a bin: its load, its uncached input tokens for each output
 token, and its joules per output token (in a second table its output tokens a second and request); and sums of squares
-and products of load, uncached input and energy per output token, by load and cost. `curve_learning` solves them.
+and products of load, uncached input and energy per output token, and batch, by load and cost. `curve_learning` solves
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ LN_SPEED = math.log(0.01)  # tokens a second of one request; the highest is 3600
 MIX_BINS = 128  # an eighth of an octave each; the lowest takes everything below
 LEAST_MIX = 1 / 64  # uncached input tokens for each output token; the highest is 940
 COST_GROUPS = 128  # of 4 value bins: 10 % of cost
-MOMENTS = 10  # n, l, x, y, ll, lx, ly, xx, xy, yy: see `_moments`
+PRODUCTS = ((0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 3))  # of l, x, y, r
+MOMENTS = 5 + len(PRODUCTS)  # see `_moments`
 
 ROW_CELLS, ROW_GROUPS = LOAD_BINS * MIX_BINS * VALUE_BINS, LOAD_BINS * COST_GROUPS
 Counted = tuple[Int64, Int64]
@@ -86,31 +88,30 @@ def learn(
     Fit is a minute of an engine with a curve that served (energy and output above 0), ran half a request or more, was
     measured (nothing estimated, less than a tenth of it untrusted) and is not `excluded`. The first 5 minutes of an
     engine's data, and after a minute that is missing, are left out: warm-up is not the price of a token.
-    Cost and pace are learnt at `load` (`steady_load`). The price of prefill is told from minutes that took in more than
-    others at the same `requests_running`: they make fewer tokens, and a load reckoned from tokens would hide that.
+    Minutes are learnt from at their `load` (`steady_load`); `requests_running`, the batch as read, is kept beside it.
     Shapes: curve int64 [s], row below `rows` or -1; offsets int64 [s+1]; the columns [n], each engine's in order.
     """
-    cost, pace, seen = (np.empty(minute_us.size, np.int64) for _ in range(3))
-    for loads, cells in ((requests_running, seen), (load, cost)):
-        _cells(
-            int64s(curve),
-            int64s(offsets),
-            int64s(minute_us),
-            int64s(serving_mj),
-            int64s(estimated_mj),
-            int64s(uncached_input_tokens),
-            int64s(output_tokens),
-            np.require(loads, np.float64, ["C", "W"]),
-            int64s(untrusted_us),
-            np.require(excluded, np.bool_, ["C", "W"]),
-            cells,
-            pace,
-        )
-    fit = seen >= 0
-    moments = _moments(
-        seen[fit], serving_mj[fit], uncached_input_tokens[fit], output_tokens[fit], requests_running[fit]
+    cost, pace = np.empty(minute_us.size, np.int64), np.empty(minute_us.size, np.int64)
+    _cells(
+        int64s(curve),
+        int64s(offsets),
+        int64s(minute_us),
+        int64s(serving_mj),
+        int64s(estimated_mj),
+        int64s(uncached_input_tokens),
+        int64s(output_tokens),
+        np.require(requests_running, np.float64, ["C", "W"]),
+        np.require(load, np.float64, ["C", "W"]),
+        int64s(untrusted_us),
+        np.require(excluded, np.bool_, ["C", "W"]),
+        cost,
+        pace,
     )
     fit = cost >= 0
+    moments = _moments(
+        *(cost[fit], serving_mj[fit], uncached_input_tokens[fit], output_tokens[fit]),
+        *(requests_running[fit], load[fit]),
+    )
     return Counts(rows, _counted(cost[fit]), _counted(pace[fit]), moments)
 
 
@@ -149,18 +150,28 @@ def _counted(cells: Int64) -> Counted:
 
 
 def _moments(
-    cost: Int64, serving_mj: Int64, uncached_input_tokens: Int64, output_tokens: Int64, requests_running: Float64
+    cost: Int64,
+    serving_mj: Int64,
+    uncached_input_tokens: Int64,
+    output_tokens: Int64,
+    requests_running: Float64,
+    load: Float64,
 ) -> Summed:
     """Sums by load and cost over minutes fit to learn from; `cost`: their cells.
 
-    l: load from the middle of its bin, in bins; x: uncached input tokens, y: millijoules, both per output token.
+    l: load from the middle of its bin, in bins; x: uncached input tokens, y: millijoules, both per output token;
+    r: the batch as read over the load. First their number, then sums, then those of products.
     """
-    position = 4 * np.log2(requests_running) + 4
-    load = position - np.floor(position + 0.5)
-    x, y = uncached_input_tokens / output_tokens, serving_mj / output_tokens
+    position = 4 * np.log2(load) + 4
+    each = (
+        position - np.floor(position + 0.5),
+        uncached_input_tokens / output_tokens,
+        serving_mj / output_tokens,
+        requests_running / load,
+    )
     group = cost // (MIX_BINS * VALUE_BINS) * COST_GROUPS + cost % VALUE_BINS // (VALUE_BINS // COST_GROUPS)
     groups, place = np.unique(group, return_inverse=True)
-    columns = (np.ones(cost.size), load, x, y, load * load, load * x, load * y, x * x, x * y, y * y)
+    columns = (np.ones(cost.size), *each, *(each[i] * each[j] for i, j in PRODUCTS))
     sums = np.empty((groups.size, MOMENTS))
     for i, column in enumerate(columns):
         sums[:, i] = np.bincount(place, column, groups.size)
@@ -190,6 +201,7 @@ def _cells(
     uncached_input_tokens: Int64,
     output_tokens: Int64,
     requests_running: Float64,
+    load_seen: Float64,
     untrusted_us: Int64,
     excluded: Bool,
     cost: Int64,
@@ -203,7 +215,7 @@ def _cells(
                 settled = 0
             settled += 1
             cost[i] = pace[i] = -1
-            load = requests_running[i]
+            load = load_seen[i]
             if (
                 curve[s] < 0
                 or settled <= SETTLING_MINUTES
@@ -213,6 +225,7 @@ def _cells(
                 or estimated_mj[i] > 0
                 or untrusted_us[i] > MOST_UNTRUSTED_US
                 or not LEAST_LOAD <= load < 1e9
+                or not 0.0 <= requests_running[i] < 1e9
             ):
                 continue
             load_bin = math.floor(position_of(load) + 0.5)

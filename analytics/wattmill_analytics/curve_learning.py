@@ -1,9 +1,9 @@
 """Curves solved from counted minutes: medians, the price of prefill, a smooth line over loads.
 
 Every learnt value is a median, so that minutes gone wrong hardly move it. The price of prefill is the slope of energy
-over uncached input, both per output token, between minutes of equal load that cost about the median: least squares,
-with the load inside its bin as a second regressor. Where output per request varies for other reasons (long contexts),
-that price comes out somewhat high. A load counts from 5 minutes on; the curve is smoothed where minutes are few.
+over uncached input, both per output token, between minutes of equal load that cost about the median (`_prefill_price`).
+Where output per request varies for other reasons (long contexts), that price comes out somewhat high. A load counts
+from 5 minutes on; the curve is smoothed where minutes are few.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wattmill_analytics.curve_counts import (
     LN_SPEED,
     MIX_BINS,
     MOMENTS,
+    PRODUCTS,
     VALUE_BINS,
     VALUE_WIDTH,
     Bool,
@@ -42,6 +43,7 @@ _NARROWEST, _WIDEST = 0.15, 0.5  # of ln: what counts as near the median at leas
 _LARGEST_PREFILL_SHARE = 0.8
 _STIFFNESS = 5.0  # a load of so many minutes is believed about as much as the line through its neighbours
 _WIDEST_HOLE = 4  # bins: one octave between two learnt loads
+_BIN_LN = math.log(2) / 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def describe(counts: Counts) -> Learnt:
     pace, _ = _quartiles(counts.speed, width, unmoved, k * LOAD_BINS, LN_SPEED)
     median_cost = np.exp(cost[:, 1]).reshape(by_load)
     moments = _near_the_median(counts.moments, cost).reshape(k, LOAD_BINS, MOMENTS)
-    priced = [_prefill_price(moments[i], median_cost[i]) for i in range(k)]
+    learnt = minutes.reshape(by_load)
+    priced = [_prefill_price(moments[i], median_cost[i], *each) for i, each in enumerate(_rises(moments, learnt))]
     price = np.array([mj for mj, _ in priced])
 
     decode = _decode(counts.cost, price).reshape(by_load)
@@ -82,7 +85,6 @@ def describe(counts: Counts) -> Learnt:
     shift = np.nan_to_num(np.log(decode[:, :, np.newaxis] / (decode[:, :, np.newaxis] + prefill_mj)))
     decode_logs, _ = _quartiles(counts.cost, width, shift.ravel(), k * LOAD_BINS, LN_COST)
 
-    learnt = minutes.reshape(by_load)
     seen = (learnt >= LEAST_MINUTES)[:, :, np.newaxis]
     quartiles = np.where(seen, decode_logs.reshape(k, LOAD_BINS, 3), np.nan)
     smooth = _smoothed(np.log(decode), learnt)
@@ -130,33 +132,73 @@ def _decode(counted: Counted, price: Float64) -> Float64:
     return decode
 
 
-def _prefill_price(moments: Float64, typical_cost: Float64) -> tuple[float, str]:
+def _rises(moments: Float64, minutes: Int64) -> list[tuple[Float64, Float64]]:
+    """How mean cost and mean mix change with ln(load) at each load [LOAD_BINS], of each curve; 0 where not known.
+
+    Told from smooth lines through the means, between a load and its neighbours.
+    """
+    n = np.maximum(moments[:, :, 0], 1)
+    known = np.where(moments[:, :, 0] > 0, minutes, 0)
+    cost, mix = moments[:, :, 3] / n, moments[:, :, 2] / n
+    line = np.exp(_smoothed(np.log(np.where(known > 0, cost, 1.0)), known))
+    return list(zip(_rise(line), _rise(_smoothed(mix, known)), strict=True))
+
+
+def _rise(lines: Float64) -> Float64:
+    steps = np.diff(lines, axis=1) / _BIN_LN
+    both = np.stack([np.pad(steps, ((0, 0), side), constant_values=np.nan) for side in ((1, 0), (0, 1))])
+    there = ~np.isnan(both)
+    return np.asarray(np.where(there, both, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1))
+
+
+def _prefill_price(moments: Float64, typical_cost: Float64, cost_rise: Float64, mix_rise: Float64) -> tuple[float, str]:
     """Millijoules of an uncached input token, common to all loads, or 0 and why it can't be told.
 
-    Shapes: moments [LOAD_BINS, MOMENTS], typical_cost [LOAD_BINS]: a load's minutes are weighed relative to its cost.
+    A minute that takes in more makes fewer tokens with the same batch, so that its load, told from tokens, is too low:
+    y = d(load) + a x + d' (r - 1), where r is the batch as read over the load. That is too noisy for a regressor, but
+    its noise does not go with x, so that cov(x, r) tells how far the load is off, and a follows from
+    cov(x, y) = a var(x) + d' cov(x, r). The rise d' of decoding over ln(load) is that of cost less that of mix at the
+    price a. All within bins of load, less what the load inside the bin explains.
+    Shapes: moments [LOAD_BINS, MOMENTS]; others [LOAD_BINS]: minutes are weighed relative to the cost at their load.
     """
     n = moments[:, 0]
     used = n >= LEAST_MINUTES
     if not used.any():
         return 0.0, "too few minutes at any load"
-    n, (sl, sx, sy, sll, slx, sly, sxx, sxy, syy) = n[used], moments[used, 1:].T
-    # Sums about the means, then what the load inside its bin does not explain.
-    ll, lx, ly = sll - sl * sl / n, slx - sl * sx / n, sly - sl * sy / n
-    steep = 1 / np.where(ll > 1e-6 * n, ll, np.inf)
-    scale = typical_cost[used] ** -2
-    xx = float((scale * np.maximum(sxx - sx * sx / n - lx * lx * steep, 0)).sum())
-    xy = float((scale * (sxy - sx * sy / n - lx * ly * steep)).sum())
-    yy = float((scale * (syy - sy * sy / n - ly * ly * steep)).sum())
-    freedom = float((n - 2).sum()) - 1
-    if xx <= 1e-9 * float((scale * sxx).sum()):
+    within = _within(moments[used])
+    xx, xy, xr = within[:, 1, 1], within[:, 1, 2], within[:, 1, 3]
+    scale, y_rise, x_rise = typical_cost[used] ** -2, cost_rise[used], mix_rise[used]
+    varied = float((scale * xx).sum())
+    if varied <= 1e-9 * float((scale * moments[used, 9]).sum()):
         return 0.0, "input per output token does not vary at equal load"
-    slope = xy / xx
-    error = math.sqrt(max(yy - slope * xy, 0.0) / freedom / xx)
+    free = float((scale * (xx - x_rise * xr)).sum())
+    slope = float((scale * (xy - y_rise * xr)).sum()) / free if free > 0 else 0.0
+    # What is left of y: its variance is that of 0 l - a x + 1 y - d' r.
+    parts = np.stack([0 * xx, slope + 0 * xx, -1 + 0 * xx, y_rise - slope * x_rise], axis=1)
+    left = float((scale * np.einsum("bi,bij,bj->b", parts, within, parts)).sum())
+    freedom = float((n[used] - 2).sum()) - 1
+    error = math.sqrt(max(left, 0.0) / freedom * varied) / free if free > 0 else math.inf
     if slope <= 3 * error:
         return 0.0, "energy does not rise measurably with input at equal load"
-    mean_x = sx / n
+    mean_x = moments[used, 2] / n[used]
     most = _LARGEST_PREFILL_SHARE * float(np.min(typical_cost[used] / np.maximum(mean_x, 1e-9)))
     return min(slope, most), ""
+
+
+def _within(moments: Float64) -> Float64:
+    """Sums of products of l, x, y, r [b, 4, 4] about their means and less what l explains; moments [b, MOMENTS].
+
+    The row and column of l are 0.
+    """
+    n, sums = moments[:, 0], moments[:, 1:5]
+    about = np.empty((n.size, 4, 4))
+    for column, (i, j) in enumerate(PRODUCTS):
+        about[:, i, j] = about[:, j, i] = moments[:, 5 + column] - sums[:, i] * sums[:, j] / n
+    ll, by_l = about[:, 0, 0], about[:, 0]
+    steep = 1 / np.where(ll > 1e-6 * n, ll, np.inf)
+    left = about - by_l[:, :, np.newaxis] * by_l[:, np.newaxis, :] * steep[:, np.newaxis, np.newaxis]
+    left[:, 0] = left[:, :, 0] = 0.0
+    return left
 
 
 def _smoothed(logs: Float64, minutes: Int64) -> Float64:

@@ -13,6 +13,8 @@ from support import naive_curves as naive
 from wattmill_analytics.curve_counts import (
     COST_GROUPS,
     MIX_BINS,
+    MOMENTS,
+    PRODUCTS,
     SETTLING_MINUTES,
     VALUE_BINS,
     Counts,
@@ -385,14 +387,14 @@ def test_learning_agrees_with_its_twin() -> None:
     sums: dict[int, Any] = {}
     for s, row in enumerate(curve.tolist()):
         parts = [column[offsets[s] : offsets[s + 1]].tolist() for column in columns.values()]
-        at_load = [*parts[:5], load[offsets[s] : offsets[s + 1]].tolist(), *parts[6:]]
-        for _, found in naive.cells(row, *at_load):
+        at = load[offsets[s] : offsets[s + 1]].tolist()
+        for i, found in naive.cells(row, *[*parts[:5], at, *parts[6:]]):
             for counter, (r, b, mix, value) in zip((cost, slow), found, strict=True):
                 counter[((r * LOAD_BINS + b) * MIX_BINS + mix) * VALUE_BINS + value] += 1
-        for i, ((r, b, _, value), _) in naive.cells(row, *parts):  # the price of prefill is told at the batch as read
+            r, b, _, value = found[0]
             group = (r * LOAD_BINS + b) * COST_GROUPS + value // 4
             _, energy, _, uncached, output, running, *_ = (part[i] for part in parts)
-            sums[group] = sums.get(group, np.zeros(10)) + naive.moments(energy, uncached, output, running)
+            sums[group] = sums.get(group, np.zeros(MOMENTS)) + naive.moments(energy, uncached, output, running, at[i])
     assert sum(cost.values()) > 150
     for counted, counter in ((got.cost, cost), (got.speed, slow)):
         assert dict(zip(counted[0].tolist(), counted[1].tolist(), strict=True)) == dict(counter)
@@ -452,17 +454,41 @@ def test_the_price_of_prefill_agrees_with_its_twin() -> None:
     rng = np.random.default_rng(14)
     load = rng.integers(20, 24, 400)
     ell, x = rng.uniform(-0.5, 0.5, 400), rng.lognormal(0, 0.3, 400)
-    y = 500 - 20 * (load + ell) + 40 * x + rng.normal(0, 5, 400)
-    rows = np.stack([np.ones(400), ell, x, y, ell * ell, ell * x, ell * y, x * x, x * y, y * y], axis=1)
-    moments, typical = np.zeros((LOAD_BINS, 10)), np.full(LOAD_BINS, np.nan)
+    off = 0.1 * (x - x.mean())  # what is taken in costs tokens, and the load is told from tokens
+    y = 500 - 20 * (load + ell + off * 4 / np.log(2)) + 40 * x + rng.normal(0, 5, 400)
+    r = (1 + off) * rng.lognormal(0, 0.1, 400)
+    values = np.stack([ell, x, y, r])
+    rows = np.stack([np.ones(400), *values, *(values[i] * values[j] for i, j in PRODUCTS)], axis=1)
+    moments, typical = np.zeros((LOAD_BINS, MOMENTS)), np.full(LOAD_BINS, np.nan)
     np.add.at(moments, load, rows)
     for each in range(20, 24):
         typical[each] = np.median(y[load == each])
-    price, reason = _prefill_price(moments, typical)
+    cost_rise = np.full(LOAD_BINS, -20 * 4 / np.log(2))
+    mix_rise = rng.normal(0, 0.02, LOAD_BINS)
+    price, reason = _prefill_price(moments, typical, cost_rise, mix_rise)
     assert reason == ""
-    minutes = list(zip(load.tolist(), ell.tolist(), x.tolist(), y.tolist(), strict=True))
-    assert price == pytest.approx(naive.prefill_price(minutes), rel=1e-9)
+    minutes = list(zip(load.tolist(), *(column.tolist() for column in values), strict=True))
+    rises = [dict(enumerate(each.tolist())) for each in (cost_rise, mix_rise)]
+    assert price == pytest.approx(naive.prefill_price(minutes, *rises), rel=1e-9)
     assert price == pytest.approx(40, rel=0.05)
+
+
+def test_the_price_of_prefill_is_right_though_what_is_taken_in_hides_the_batch() -> None:
+    """Tokens stand still while input is prefilled: a load told from tokens is too low. The batch as read is noisy."""
+    rng = np.random.default_rng(26)
+    week = day(27, minutes=7 * 1440, noise=0.03)
+    mix = 3 * rng.lognormal(0, 0.15, week.load.size)
+    busy = 0.4 * mix / 3  # of the time with prefill
+    output = np.rint(week.load * 60 * pace(week.load) * (1 - busy)).astype(np.int64)
+    uncached = np.rint(output * mix).astype(np.int64)
+    energy = (output * decode_cost_mj(week.load) + uncached * PREFILL_MJ) * rng.lognormal(0, 0.03, week.load.size)
+    told = week.load * (1 - busy) / 0.6
+    read = rng.poisson(week.load).astype(np.float64)
+    seen = dataclasses.replace(week, output=output, uncached=uncached, energy=np.rint(energy).astype(np.int64))
+    learnt = describe(seen.counts(requests_running=read, load=told))
+    assert learnt.curves.prefill_mj_per_token[0] == pytest.approx(PREFILL_MJ, rel=0.1)
+    blind = describe(seen.counts(requests_running=told, load=told))  # as if the batch were not read
+    assert blind.curves.prefill_mj_per_token[0] < 0.75 * PREFILL_MJ
 
 
 def test_a_load_seen_for_a_few_minutes_is_drawn_to_its_neighbours_and_one_seen_for_hours_is_not() -> None:

@@ -68,23 +68,32 @@ def cells(
     return found
 
 
-def moments(serving_mj: int, uncached: int, output: int, load: float) -> list[float]:
-    """n, l, x, y, ll, lx, ly, xx, xy, yy of one minute."""
+def moments(serving_mj: int, uncached: int, output: int, running: float, load: float) -> list[float]:
+    """1, l, x, y, r, and the products of every two of l, x, y and r, of one minute."""
     position = 4 * log2(load) + 4
-    ell, x, y = position - floor(position + 0.5), uncached / output, serving_mj / output
-    return [1, ell, x, y, ell * ell, ell * x, ell * y, x * x, x * y, y * y]
+    each = [position - floor(position + 0.5), uncached / output, serving_mj / output, running / load]
+    return [1, *each, *(one * other for i, one in enumerate(each) for other in each[i:])]
 
 
-def prefill_price(minutes: Sequence[tuple[int, float, float, float]]) -> float:
-    """Slope of y over x common to all loads, beside a slope over l of each load's own; minutes: (load bin, l, x, y)."""
-    loads = sorted({load for load, *_ in minutes})
-    equations, wanted = [], []
-    for load, ell, x, y in minutes:
-        typical = float(np.median([other[3] for other in minutes if other[0] == load]))
-        own = [value if load == each else 0.0 for each in loads for value in (1.0, ell)]
-        equations.append([x / typical, *(value / typical for value in own)])
-        wanted.append(y / typical)
-    return float(np.linalg.lstsq(np.array(equations), np.array(wanted), rcond=None)[0][0])
+def prefill_price(
+    minutes: Sequence[tuple[int, float, float, float, float]],
+    cost_rise: Mapping[int, float],
+    mix_rise: Mapping[int, float],
+) -> float:
+    """Price at which mix explains cost where it does not come from a wrong load; minutes: (load bin, l, x, y, r).
+
+    What is left of x, y and r beside a line over l, load by load; then instrumental variables, x being the instrument.
+    """
+    above = below = 0.0
+    for load in {load for load, *_ in minutes}:
+        mine = np.array([rest for its_load, *rest in minutes if its_load == load])
+        line = np.stack([np.ones(len(mine)), mine[:, 0]], axis=1)
+        x, y, r = (mine[:, i] - line @ np.linalg.lstsq(line, mine[:, i], rcond=None)[0] for i in (1, 2, 3))
+        typical = float(np.median(mine[:, 2]))
+        for k in range(len(mine)):
+            above += x[k] * (y[k] - cost_rise[load] * r[k]) / typical**2
+            below += x[k] * (x[k] - mix_rise[load] * r[k]) / typical**2
+    return above / below
 
 
 def decode(minutes: Mapping[Cell, int], price: Sequence[float], row: int, load: int) -> float:

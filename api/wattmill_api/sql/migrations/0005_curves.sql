@@ -24,7 +24,7 @@ CREATE UNIQUE INDEX curve_family_key ON curve_family (
     md5(model), md5(accelerator_model), md5(engine_kind), boards, simulated);
 
 -- Sparse counts of one curve (wattmill_analytics.curve_counts): cells with their minutes, and groups with their moments,
--- ten a group. They add up.
+-- fifteen a group. They add up.
 CREATE TABLE curve_hour (
     time           timestamptz NOT NULL,
     minutes        bigint NOT NULL,
