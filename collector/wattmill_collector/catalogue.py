@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 INT64_MAX = 2**63 - 1
 MAX_BOUNDS = 64
+MAX_LISTED = 256  # texts or integers of one field
 Kind = Literal["counter", "gauge", "identity", "epoch"]
 
 
@@ -31,7 +32,7 @@ class Histogram:
 class Metric:
     """One field of a reading: `low` and `high` are inclusive; for text `high` is the longest length in characters.
 
-    For a histogram they are the limits of its bounds and counts alike.
+    For a histogram they are the limits of its bounds and counts alike, for a list of integers those of each of them.
 
     `high_bytes`: the longest length of a text in bytes of UTF-8; lower than four a character where the text is part of
     a key, since a row of a PostgreSQL index holds 2704 bytes.
@@ -39,7 +40,7 @@ class Metric:
 
     name: str
     kind: Kind
-    type: Literal["int", "float", "text", "texts", "histogram"]
+    type: Literal["int", "float", "text", "texts", "ints", "histogram"]
     unit: str
     help: str
     low: float
@@ -62,7 +63,7 @@ def _field(
     }
     if required:
         return dataclasses.field(metadata=metadata)
-    default: Any = () if type_ == "texts" else "" if type_ == "text" else 0 if kind == "epoch" else None
+    default: Any = () if type_ in ("texts", "ints") else "" if type_ == "text" else 0 if kind == "epoch" else None
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -91,9 +92,14 @@ def text(help_: str, *, longest: int = 256, longest_bytes: int = 0, required: bo
     return _field("identity", "text", "", help_, 1 if required else 0, longest, required, longest_bytes or 4 * longest)
 
 
-def texts(help_: str, *, most: int = 256) -> Any:
+def texts(help_: str, *, most: int = MAX_LISTED) -> Any:
     """A list of labels; empty when unknown."""
     return _field("identity", "texts", "", help_, 0, most, False)
+
+
+def integers(unit: str, help_: str, *, high: int) -> Any:
+    """A list of at most `MAX_LISTED` integers, as long as the list that its help names; empty when unknown."""
+    return _field("identity", "ints", unit, help_, 0, high, False)
 
 
 def epoch(help_: str) -> Any:

@@ -12,24 +12,53 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
+from wattmill_collector import targets
 from wattmill_collector.kubelet import settings as kubernetes
 from wattmill_collector.kubelet.settings import KubernetesSettings
-from wattmill_collector.wire import MAX_LABELS, MAX_NAME_BYTES
+from wattmill_collector.setting_values import (
+    MINUTE_US,
+    Switch,
+    parse_age_us,
+    parse_bool,
+    parse_interval_us,
+    parse_labels,
+    parse_listen,
+    parse_name,
+    parse_path,
+    parse_size_bytes,
+    parse_switch,
+    parse_url,
+    text_of,
+)
+from wattmill_collector.targets import (
+    BmcSettings,
+    EngineSettings,
+    ExporterSettings,
+    GatewaySettings,
+    MeterSettings,
+    WorkerSettings,
+)
+
+__all__ = [
+    "MINUTE_US",
+    "EngineSettings",
+    "Settings",
+    "SettingsError",
+    "SourceSettings",
+    "SpoolSettings",
+    "default_spool_path",
+    "load",
+]
 
 PREFIX = "WATTMILL_"
-MINUTE_US = 60_000_000
 DEFAULT_CONFIG = Path("/etc/wattmill/agent.yaml")
-INTERVALS = "1s, 2s, 3s, 4s, 5s, 6s, 10s, 12s, 15s, 20s, 30s or 60s"
-Switch = Literal["auto", "on", "off"]
 
 # Variables that other verbs read (DESIGN 5.1): known, though not ours. A test holds them to the service's own list.
 OTHER_OPTIONS = """
@@ -64,17 +93,7 @@ class SourceSettings:
 
     nvml: Switch = "auto"
     host: Switch = "auto"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """One engine to read, besides those that are discovered. `accelerators` are indices or UUIDs; none = find out."""
-
-    target: str
-    kind: str = "auto"
-    workload: str = ""
-    team: str = ""
-    accelerators: tuple[str, ...] = ()
+    ipmi: Switch = "auto"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +111,11 @@ class Settings:
     listen: str = "127.0.0.1:9477"
     sources: SourceSettings = SourceSettings()
     engines: tuple[EngineSettings, ...] = ()
+    workers: tuple[WorkerSettings, ...] = ()
+    exporters: tuple[ExporterSettings, ...] = ()
+    gateways: tuple[GatewaySettings, ...] = ()
+    meters: tuple[MeterSettings, ...] = ()
+    bmc: tuple[BmcSettings, ...] = ()
     discover: bool = True
     kubernetes: KubernetesSettings = dataclasses.field(default_factory=KubernetesSettings)
     nvml_library: Path | None = None
@@ -102,11 +126,16 @@ class Settings:
     def described(self) -> str:
         """One line for the log at start: every setting, the key masked."""
         shown = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "warnings"}
-        shown |= {"key": "(set)" if self.key else "", "engines": [e.target for e in self.engines]}
+        shown |= {"key": "(set)" if self.key else "", "bmc": [one.url for one in self.bmc]}
+        shown |= {name: [one.target for one in shown[name]] for name in ("engines", "exporters", "gateways", "meters")}
+        shown |= {"workers": [one.workload for one in self.workers]}
         shown |= {
             "spool": f"{self.spool.path} up to {self.spool.max_bytes} bytes and {self.spool.max_age_us // 1_000_000} s"
         }
-        shown |= {"sources": f"nvml {self.sources.nvml}, host {self.sources.host}", "labels": dict(self.labels)}
+        shown |= {
+            "sources": f"nvml {self.sources.nvml}, host {self.sources.host}, ipmi {self.sources.ipmi}",
+            "labels": dict(self.labels),
+        }
         shown |= {"kubernetes": f"pod_resources {self.kubernetes.pod_resources}, pods {self.kubernetes.pods}"}
         return ", ".join(f"{name}={value}" for name, value in shown.items() if value not in ("", None, [], {}))
 
@@ -139,9 +168,10 @@ def load(
                 values[key] = (f"{key} in {file}", value)
             else:
                 warnings.append(f"{file} has an unknown key '{key}'; it is ignored.")
-            if key == "engines":
+            if key in targets.PARSERS:
                 warnings += [
-                    f"{file} has an unknown key '{name}' in an engine; it is ignored." for name in _strange(value)
+                    f"{file} has an unknown key '{name}' in {targets.ONE_OF[key]}; it is ignored."
+                    for name in targets.strange(key, value)
                 ]
     for variable, value in sorted(environment.items()):
         if variable in VARIABLES:
@@ -228,186 +258,10 @@ def _parse(key: str, where: str, value: Any) -> Any:
         raise SettingsError(f"{where} is '{shown[:100]}', but must be {error}.") from None
 
 
-def _text(value: Any, allowed: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(allowed)
-    return value.strip()
-
-
-def _duration_us(value: Any, allowed: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?", _text(value, allowed))
-    if not found:
-        raise ValueError(allowed)
-    unit_us = {
-        "ms": 1_000,
-        "s": 1_000_000,
-        "m": MINUTE_US,
-        "h": 3_600_000_000,
-        "d": 86_400_000_000,
-        "w": 604_800_000_000,
-    }
-    return round(float(found[1]) * unit_us[found[2] or "s"])
-
-
-def parse_interval_us(value: Any) -> int:
-    """A tick every `value`; must divide a minute, so that every minute's edge is a tick."""
-    interval_us = _duration_us(value, INTERVALS)
-    if not 1_000_000 <= interval_us <= MINUTE_US or MINUTE_US % interval_us:
-        raise ValueError(f"a whole part of a minute: {INTERVALS}")
-    return interval_us
-
-
-def parse_age_us(value: Any) -> int:
-    """How long something is kept."""
-    allowed = "a time from 1h to 3650d, such as 14d"
-    age_us = _duration_us(value, allowed)
-    if not 3_600_000_000 <= age_us <= 3650 * 86_400_000_000:
-        raise ValueError(allowed)
-    return age_us
-
-
-def parse_size_bytes(value: Any) -> int:
-    """How much something may take: KiB, MiB, GiB, TiB, or kB, MB, GB, TB of powers of ten."""
-    allowed = "a size from 16MiB to 16TiB, such as 2GiB"
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", _text(value, allowed).lower())
-    if not found:
-        raise ValueError(allowed)
-    power = "kmgt".index(found[2]) + 1 if found[2] else 0
-    size = math.floor(float(found[1]) * float(1024 if found[3] else 1000) ** power)
-    if not 16 << 20 <= size <= 16 << 40:
-        raise ValueError(allowed)
-    return size
-
-
-def parse_url(value: Any) -> str:
-    """An http or https address without user, password, query or fragment, and without the slash at its end."""
-    allowed = "an address such as http://wattmill:8080, without user, password or '?'"
-    url = _text(value, allowed)
-    parts = urlsplit(url)
-    try:
-        port_fits = parts.port is None or parts.port > 0
-    except ValueError:
-        port_fits = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits:
-        raise ValueError(allowed)
-    if "@" in parts.netloc or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", url):
-        raise ValueError(allowed)
-    return url.rstrip("/")
-
-
-def parse_listen(value: Any) -> str:
-    """HOST:PORT, or "" for off."""
-    allowed = "HOST:PORT such as 127.0.0.1:9477, or '' to switch it off"
-    listen = _text(value, allowed)
-    if listen:
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-            raise ValueError(allowed)
-    return listen
-
-
-def parse_switch(value: Any) -> Switch:
-    """Whether to read a source."""
-    match _text(value, "auto, on or off").lower():
-        case "auto":
-            return "auto"
-        case "on" | "true" | "yes":
-            return "on"
-        case "off" | "false" | "no":
-            return "off"
-    raise ValueError("auto, on or off")
-
-
-def parse_bool(value: Any) -> bool:
-    """Yes or no."""
-    word = _text(value, "true or false").lower()
-    if word not in ("true", "on", "yes", "1", "false", "off", "no", "0"):
-        raise ValueError("true or false")
-    return word in ("true", "on", "yes", "1")
-
-
-def parse_name(value: Any) -> str:
-    """A name that the wire takes."""
-    allowed = f"a name of 1 to 256 characters, {MAX_NAME_BYTES} bytes in UTF-8"
-    name = _text(value, allowed)
-    if not 1 <= len(name) <= 256 or len(name.encode(errors="replace")) > MAX_NAME_BYTES or "\x00" in name:
-        raise ValueError(allowed)
-    return name
-
-
-def parse_path(value: Any) -> Path:
-    """A path; ~ is the user's home."""
-    text = _text(value, "a path")
-    if not text or "\x00" in text:
-        raise ValueError("a path")
-    return Path(text).expanduser()
-
-
-def parse_labels(value: Any) -> dict[str, str]:
-    """Labels of the node: a mapping, or "rack=r12,row=3"."""
-    allowed = f"at most {MAX_LABELS} labels such as rack=r12,row=3; names to 128 and values to 256 characters"
-    if isinstance(value, str):
-        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-        if any(not mark for _, mark, _ in pairs):
-            raise ValueError(allowed)
-        value = {name.strip(): text.strip() for name, _, text in pairs}
-    if not isinstance(value, dict) or len(value) > MAX_LABELS:
-        raise ValueError(allowed)
-    for name, text in value.items():
-        if not isinstance(text, str) or not 1 <= len(name) <= 128 or len(text) > 256 or "\x00" in name + text:
-            raise ValueError(allowed)
-    return dict(value)
-
-
-def parse_engines(value: Any) -> tuple[EngineSettings, ...]:
-    """Engines to read: a list of mappings; in a variable also JSON, or target addresses between commas."""
-    allowed = "a list of engines such as [{target: 'http://127.0.0.1:8000/metrics', workload: chat}]"
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            value = json.loads(value, parse_int=str, parse_float=str)  # its ValueError is ours
-        else:
-            value = [{"target": item.strip()} for item in value.split(",") if item.strip()]
-    if not isinstance(value, list):
-        raise ValueError(allowed)
-    engines = tuple(_engine(item, allowed) for item in value)
-    targets = [engine.target for engine in engines]
-    if twice := next((t for t in targets if targets.count(t) > 1), None):
-        raise ValueError(f"a list in which every target stands once, not {twice} twice")
-    return engines
-
-
-def _strange(engines: Any) -> list[str]:
-    """Keys of engines that mean nothing."""
-    known = {f.name for f in dataclasses.fields(EngineSettings)}
-    items = [item for item in engines if isinstance(item, dict)] if isinstance(engines, list) else []
-    return sorted({str(name) for item in items for name in item} - known)
-
-
-def _engine(item: Any, allowed: str) -> EngineSettings:
-    item = {"target": item} if isinstance(item, str) else item
-    if not isinstance(item, dict) or "target" not in item:
-        raise ValueError(allowed)
-    kind = _text(item.get("kind", ""), allowed).lower() or "auto"
-    if kind != "auto" and kind not in (kinds := _engine_kinds()):
-        raise ValueError(f"a list of engines whose kind is auto or one of {', '.join(kinds)}; not {kind}")
-    held = item.get("accelerators", "")
-    held = [part for part in held.split(",") if part.strip()] if isinstance(held, str) else held
-    if not isinstance(held, list) or not all(isinstance(one, str) and one.strip() for one in held):
-        raise ValueError("a list of engines whose accelerators are a list of indices or UUIDs, such as [0, 1]")
-    workload, team = (_text(item.get(name, ""), allowed)[:256] for name in ("workload", "team"))
-    return EngineSettings(parse_url(item["target"]), kind, workload, team, tuple(one.strip() for one in held))
-
-
-def _engine_kinds() -> list[str]:
-    from wattmill_collector.sources.engine_tables import ENGINE_KINDS  # only when a kind is to be checked
-
-    return sorted({kind.name for kind in ENGINE_KINDS})
-
-
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "server": parse_url,
     "key_file": parse_path,
-    "key": lambda value: _text(value, "a key"),
+    "key": lambda value: text_of(value, "a key"),
     "interval": parse_interval_us,
     "node": parse_name,
     "site": parse_name,
@@ -418,7 +272,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "listen": parse_listen,
     "sources.nvml": parse_switch,
     "sources.host": parse_switch,
-    "engines": parse_engines,
+    "sources.ipmi": parse_switch,
+    **targets.PARSERS,
     "discover": parse_bool,
     **kubernetes.parsers(parse_switch, parse_path, parse_url, parse_name, parse_bool),
     "nvml_library": parse_path,

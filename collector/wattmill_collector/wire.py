@@ -26,12 +26,14 @@ from typing import Any
 from wattmill_collector.catalogue import (
     INT64_MAX,
     MAX_BOUNDS,
+    MAX_LISTED,
     Histogram,
     Metric,
     counter,
     epoch,
     gauge,
     histogram,
+    integers,
     metrics_of,
     ratio,
     text,
@@ -64,6 +66,7 @@ class AcceleratorReading:
     model: str = text("product name as the driver prints it")
     index: int | None = gauge("", "index in driver order; a label, never a key", high=65_535)
     vendor: str = text("nvidia, amd, …", longest=32)
+    source: str = text("what read it: nvml, dcgm-exporter, …; empty is nvml", longest=32)
     epoch: int = epoch("boot, driver and board that the energy counter belongs to")
     epoch_start_us: int | None = gauge("us", "when that epoch began, if known")
     energy_mj: int | None = counter("mJ", "energy since the driver was loaded; absent when the board has no counter")
@@ -82,7 +85,11 @@ class AcceleratorReading:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReading:
-    """One serving engine (a data-parallel rank counts as one) at one tick."""
+    """One serving engine (a data-parallel rank counts as one) at one tick.
+
+    A `worker` is the part of an engine that holds boards on this node while its counters are read on another one: it
+    has no counters, and `target` names the engine that it works for, or what it is called where that is not known.
+    """
 
     target: str = text("URL that was scraped", longest=512, longest_bytes=MAX_KEY_BYTES, required=True)
     series: str = text(
@@ -95,6 +102,20 @@ class EngineReading:
     team: str = text("who pays", longest_bytes=MAX_KEY_BYTES)
     accelerators: tuple[str, ...] = texts("UUIDs of the boards the engine holds; empty when unknown")
     method: str = text("how the placement was found: configured, pod, process, exclusive, share", longest=32)
+    confidence: str = text("how far the placement is to be trusted: high, medium, low", longest=8)
+    accelerator_shares_ppm: tuple[int, ...] = integers(
+        "ppm",
+        "the part of each of `accelerators` that is this engine's alone; empty: all of them, or shared by activity",
+        high=1_000_000,
+    )
+    share_by: str = text("what the parts are made of: mig, replicas, processes, configured", longest=32)
+    role: str = text(
+        "prefill or decode of a disaggregated pair, frontend (its tokens are those of engines behind it), worker",
+        longest=16,
+    )
+    activity_ppm: int | None = gauge(
+        "ppm", "share of time in which kernels of this engine ran, a mean over its boards", high=1_000_000
+    )
     tokens_move: str = text("when the token counters move: step or end", longest=8)
     epoch: int = epoch("the engine process that the counters belong to")
     epoch_start_us: int | None = gauge("us", "when that process started, if known")
@@ -104,6 +125,8 @@ class EngineReading:
     output_tokens: int | None = counter("{token}", "generated tokens")
     requests_finished: int | None = counter("{request}", "requests finished")
     preemptions: int | None = counter("{preemption}", "requests put back and computed again")
+    draft_tokens: int | None = counter("{token}", "tokens proposed by speculative decoding")
+    accepted_draft_tokens: int | None = counter("{token}", "proposed tokens that were accepted; part of the output")
     requests_running: int | None = gauge("{request}", "requests in the current batch", high=10_000_000)
     requests_waiting: int | None = gauge("{request}", "requests in the queue", high=10_000_000)
     kv_cache_usage_ratio: float | None = ratio("share of the KV cache in use")
@@ -113,13 +136,20 @@ class EngineReading:
     time_to_first_token: Histogram | None = histogram(  # noqa: RUF009
         "time from a request's arrival to its first output token"
     )
+    queue_time: Histogram | None = histogram("time that a request waited before it was computed")  # noqa: RUF009
+    request_latency: Histogram | None = histogram("time from a request's arrival to its end")  # noqa: RUF009
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostReading:
-    """One energy domain of the host at one tick. Domains never overlap: core and psys are left out at the source."""
+    """One energy domain of the host at one tick. Domains never overlap: core and psys are left out at the source.
 
-    domain: str = text("package-0, dram-0, …", longest=64, required=True)
+    But for `chassis`, which is all of the node as its supplies or its management controller measure it, boards and
+    packages included: the service takes what stands below it away from it.
+    """
+
+    domain: str = text("package-0, dram-0, …; chassis: the whole node", longest=64, required=True)
+    source: str = text("what read it: rapl, hwmon, ipmi, redfish, node_exporter, …", longest=32)
     epoch: int = epoch("boot that the counter belongs to")
     epoch_start_us: int | None = gauge("us", "when that boot began, if known")
     energy_uj: int | None = counter("uJ", "raw energy counter of the domain")
@@ -128,10 +158,47 @@ class HostReading:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReading:
+    """One power meter that stands above nodes, at one tick: a rack's PDU, a busway, the hall's feed.
+
+    It never enters the ledger: it is held against the sum of what stands below it.
+    """
+
+    meter: str = text("name of the meter, unique in its site", longest=128, required=True)
+    level: str = text("what it stands above: node, rack, facility", longest=16, required=True)
+    covers: tuple[str, ...] = texts("node=NAME or LABEL=VALUE, any of which a node below it has; empty: the whole site")
+    source: str = text("snmp_exporter, redfish_exporter, …", longest=32)
+    epoch: int = epoch("the meter's own counter, if anything tells when it began anew")
+    energy_mj: int | None = counter("mJ", "energy counter of the meter")
+    power_mw: int | None = gauge("mW", "power now", high=10**15)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayReading:
+    """What one consumer has drawn through one gateway so far. Shares only: these tokens are never added to engines'."""
+
+    target: str = text("URL of the gateway that was scraped", longest=512, longest_bytes=MAX_KEY_BYTES, required=True)
+    gateway_kind: str = text("litellm, envoy_ai_gateway, otel, …", longest=32)
+    model: str = text("model as the gateway calls it", longest_bytes=MAX_KEY_BYTES)
+    workload: str = text("the workload that serves it, where the operator says so", longest_bytes=MAX_KEY_BYTES)
+    provider: str = text("who computes it, as the gateway calls them", longest=64)
+    team: str = text("team of the caller", longest=256)
+    api_key: str = text("alias or hash of the caller's key, never the key", longest=256)
+    user: str = text("end user of the caller", longest=256)
+    agent: str = text("program or agent that called", longest=256)
+    epoch: int = epoch("the gateway process that the counters belong to")
+    epoch_start_us: int | None = gauge("us", "when that process started, if known")
+    input_tokens: int | None = counter("{token}", "all input tokens, cached ones included")
+    cached_input_tokens: int | None = counter("{token}", "the part of the input served from a cache")
+    output_tokens: int | None = counter("{token}", "generated tokens, reasoning included")
+    requests_finished: int | None = counter("{request}", "requests finished")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AbsenceReading:
     """Says why something that should have been read was not: a gap with a reason, never a 0."""
 
-    subject: str = text("accelerator, engine, host or batch", longest=32, required=True)
+    subject: str = text("accelerator, engine, host, meter, gateway or batch", longest=32, required=True)
     id: str = text("UUID, target or domain that is missing", longest=512)
     reason: str = text(
         "short machine word: gpu_is_lost, timeout, connection_refused, not_understood, dropped_max_bytes, …",
@@ -144,11 +211,15 @@ class AbsenceReading:
     last_sequence: int | None = gauge("", "last dropped sequence of this stream")
 
 
-Reading = AcceleratorReading | EngineReading | HostReading | AbsenceReading
+Reading = AcceleratorReading | EngineReading | HostReading | MeterReading | GatewayReading | AbsenceReading
+ROLES = ("", "prefill", "decode", "frontend", "worker")
+METER_LEVELS = ("node", "rack", "facility")
 READING_KINDS: dict[str, type[Reading]] = {
     "accelerator": AcceleratorReading,
     "engine": EngineReading,
     "host": HostReading,
+    "meter": MeterReading,
+    "gateway": GatewayReading,
     "absence": AbsenceReading,
 }
 KIND_OF: dict[type, str] = {cls: kind for kind, cls in READING_KINDS.items()}
@@ -298,6 +369,11 @@ def _check(value: Any, metric: Metric, place: str) -> Any:
         return check_text(value, where, int(metric.high), metric.high_bytes, required=metric.required)
     if metric.type == "histogram":
         return _check_histogram(value, where)
+    if metric.type == "ints":
+        found = _integers(value, where)
+        if len(found) > MAX_LISTED or max(found, default=0) > metric.high:
+            raise WireError(where, f"must be a list of at most {MAX_LISTED} integers, none above {metric.high:.0f}")
+        return found
     if not isinstance(value, list | tuple) or len(value) > metric.high:
         raise WireError(where, f"must be a list of at most {metric.high:.0f} texts")
     return tuple(check_text(v, f"{where}[{i}]", 128, required=True) for i, v in enumerate(value))

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from wattmill_collector.setting_values import (
+    parse_age_us,
+    parse_interval_us,
+    parse_labels,
+    parse_size_bytes,
+    parse_switch,
+)
 from wattmill_collector.settings import (
     EngineSettings,
     Settings,
@@ -14,11 +21,6 @@ from wattmill_collector.settings import (
     SourceSettings,
     default_spool_path,
     load,
-    parse_age_us,
-    parse_interval_us,
-    parse_labels,
-    parse_size_bytes,
-    parse_switch,
 )
 
 EXAMPLE = """

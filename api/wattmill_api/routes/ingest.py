@@ -20,7 +20,7 @@ from wattmill_api.routes.documents import problems
 from wattmill_api.store import query
 from wattmill_api.store.database import Database
 from wattmill_api.store.ingest import ParsedBatch
-from wattmill_collector.catalogue import INT64_MAX, MAX_BOUNDS
+from wattmill_collector.catalogue import INT64_MAX, MAX_BOUNDS, MAX_LISTED
 from wattmill_collector.wire import MAX_LABELS, MAX_READINGS_PER_BATCH, METRICS, READING_KINDS, WIRE_VERSION, Receipt
 
 router = APIRouter(tags=["ingest"])
@@ -71,6 +71,9 @@ def _reading_schema(kind: str) -> dict[str, Any]:
             limits = {"type": "string", "minLength": int(metric.low), "maxLength": int(metric.high)}
         elif metric.type == "texts":
             limits = {"type": "array", "items": {"type": "string", "maxLength": 128}, "maxItems": int(metric.high)}
+        elif metric.type == "ints":
+            each = {"type": "integer", "minimum": metric.low, "maximum": metric.high}
+            limits = {"type": "array", "items": each, "maxItems": MAX_LISTED}
         elif metric.type == "histogram":
             limits = _HISTOGRAM
         else:

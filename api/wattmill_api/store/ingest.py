@@ -23,7 +23,9 @@ from wattmill_collector.wire import (
     AbsenceReading,
     AcceleratorReading,
     EngineReading,
+    GatewayReading,
     HostReading,
+    MeterReading,
     NodeHeader,
     Reading,
     Receipt,
@@ -34,6 +36,7 @@ __all__ = ["Interner", "ParsedBatch", "store_batches"]
 
 _SQL = statements("ingest")
 _POSTGRES_EPOCH_US = 946_684_800_000_000
+Device = AcceleratorReading | EngineReading | HostReading | AbsenceReading
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,6 +184,8 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     plan.stream_id = interner.stream(batch.stream, node_id)
     time = batch.time_us - _POSTGRES_EPOCH_US
     for _, reading in batch.readings:
+        if isinstance(reading, MeterReading | GatewayReading):
+            continue
         table, row = _row(reading, batch.time_us, time, node_id, interner)
         plan.rows[table].append(row)
         if isinstance(reading, EngineReading):
@@ -192,7 +197,7 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     return plan
 
 
-def _row(r: Reading, time_us: int, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
+def _row(r: Device, time_us: int, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
     if isinstance(r, AcceleratorReading):
         accelerator_id = interner.accelerator(r, node_id, time_us)
         return "accelerator_sample", (
