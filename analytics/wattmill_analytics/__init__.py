@@ -53,6 +53,8 @@ def warm_up() -> None:
         held_end_us=one * 50_000_000,
         held_active=np.ones(1, np.uint8),
         held_weight=one,
+        held_share=zero - 1,
+        held_activity=zero - 1,
     )
     attribution.divide(one, one)
     efficiency.tokens_per_kwh(one, one)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wattmill_analytics.exact import share
 from wattmill_analytics.kernel import int64s, kernel, uint8s
+from wattmill_analytics.shares import WHOLE
 
 Int64s = NDArray[np.int64]
 Uint8s = NDArray[np.uint8]
@@ -33,8 +34,9 @@ HEAVIEST: Final = 2**48
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Parts of accelerator intervals, in the order of the intervals and, within one, of the holdings.
+    """Parts of accelerator intervals, in the order of the intervals; within one, holdings with a share come first.
 
+    Each kind is in the order of the holdings; what the shares leave to nobody is last.
     interval int64 [k]: index of the interval; account uint8 [k]; holder int64 [k]: index of the holding, -1 = none;
     energy_mj, time_us int64 [k].
     """
@@ -58,35 +60,45 @@ def attribute(
     held_end_us: Int64s,
     held_active: Uint8s,
     held_weight: Int64s,
+    held_share: Int64s,
+    held_activity: Int64s,
 ) -> Pieces:
     """Splits the energy and time of accelerator intervals among those who held the accelerator.
 
     Shapes and units: intervals int64 [n], grouped by accelerator by offsets [a+1]; occupancy uint8 [n]
     (UNKNOWN_OCCUPANCY, EMPTY, OCCUPIED). Holdings [m], grouped by held_offsets [a+1] and sorted by held_end_us within
-    an accelerator; held_active uint8, 1 = it worked in that time; held_weight int64 >= 0.
+    an accelerator; held_active uint8, 1 = it worked in that time; held_weight int64 >= 0; held_share int64: the part of
+    the board that is this holding's alone, of `shares.WHOLE`, -1 = none; held_activity int64: how busy it kept the
+    board, in any unit that all holdings have in common, -1 = unknown.
     Returns: `Pieces`, at least one per interval.
-    Rules: a holding covers an interval if held_start < end <= held_end. Active holders share by weight, equally if no
-    weight is above 0 -> SERVING. Only inactive holders share equally -> IDLE_LOADED. Nobody: IDLE_EMPTY if the board
-    is known to be EMPTY, else UNATTRIBUTED.
+    Rules: a holding covers an interval if held_start < end <= held_end. One with a share gets its share, whatever the
+    others do: SERVING if it is active, else IDLE_LOADED; shares above WHOLE in sum are scaled down to it. The others
+    have what the shares leave, everything where there are none: active ones share it by activity if all of them know
+    it and it is above 0 for one, else by weight, equally if no weight is above 0 -> SERVING. Only inactive ones share
+    it equally -> IDLE_LOADED. What the shares leave to nobody is UNATTRIBUTED. No holding at all: IDLE_EMPTY if the
+    board is known to be EMPTY, else UNATTRIBUTED.
     Conserves: energy_mj and time_us of an interval's pieces sum to the interval's, exactly (largest remainder, ties to
-    the lower holding).
+    the earlier piece; first among the shares and what they leave, then within what they leave).
     Errors: ValueError when shapes differ, holdings are not sorted, or an interval has less than no energy or time.
     Accuracy: exact integers. Cost: O(n + m) for intervals in order of time, plus, for each, the holdings that end after
     it and began before its end.
     Source: facts/reliability 8.3, rule 7.
-    Example: 100 mJ, active holders of weight 2 and 1 -> 67 and 33 mJ.
+    Example: 100 mJ, active holders of weight 2 and 1 -> 67 and 33 mJ. With shares of 3/7 and 2/7: 43, 29 and 28 to
+    nobody.
     """
     offsets = int64s(offsets)
     start_us, end_us, energy_mj = int64s(start_us), int64s(end_us), int64s(energy_mj)
     occupancy = uint8s(occupancy)
     held_offsets, held_start_us = int64s(held_offsets), int64s(held_start_us)
     held_end_us, held_weight = int64s(held_end_us), int64s(held_weight)
+    held_share, held_activity = int64s(held_share), int64s(held_activity)
     held_active = uint8s(held_active)
     n, m = start_us.size, held_start_us.size
     if any(array.shape != (n,) for array in (start_us, end_us, energy_mj, occupancy)):
         raise ValueError("starts, ends, energies and occupancies of intervals must be equally long")
-    if any(array.shape != (m,) for array in (held_start_us, held_end_us, held_active, held_weight)):
-        raise ValueError("starts, ends, activities and weights of holdings must be equally long")
+    held = (held_start_us, held_end_us, held_active, held_weight, held_share, held_activity)
+    if any(array.shape != (m,) for array in held):
+        raise ValueError("starts, ends, activities, weights and shares of holdings must be equally long")
     if offsets.shape != held_offsets.shape or offsets.size < 1:
         raise ValueError("intervals and holdings must be grouped by the same accelerators")
     for what, size, bounds in (("intervals", n, offsets), ("holdings", m, held_offsets)):
@@ -98,7 +110,9 @@ def attribute(
     if not _earliest_start_after(held_offsets, held_start_us, held_end_us, earliest_us):
         raise ValueError("holdings must be sorted by their end within an accelerator")
     counts = np.empty(n + 1, np.int64)
-    _count_holders(offsets, end_us, held_offsets, held_start_us, held_end_us, held_active, earliest_us, counts)
+    _count_pieces(
+        offsets, end_us, held_offsets, held_start_us, held_end_us, held_active, held_share, earliest_us, counts
+    )
     k = int(counts[-1])
     pieces = Pieces(
         np.empty(k, np.int64),
@@ -118,6 +132,8 @@ def attribute(
         held_end_us,
         held_active,
         held_weight,
+        held_share,
+        held_activity,
         earliest_us,
         counts,
         np.empty(k, np.int64),
@@ -178,13 +194,41 @@ def _first_ending_from(held_end_us: Int64s, first: int, end: int, h: int, at_us:
 
 
 @kernel
-def _count_holders(
+def _holders(
+    at_us: int,
+    first: int,
+    last: int,
+    held_start_us: Int64s,
+    held_active: Uint8s,
+    held_share: Int64s,
+    earliest_us: Int64s,
+) -> tuple[int, int, int, int]:
+    """Of the holdings that cover an interval ending at `at_us`: those with a share and the sum of these, active and
+    inactive ones without."""
+    shared, given, active, inactive = 0, 0, 0, 0
+    h = first
+    while h < last and earliest_us[h] < at_us:
+        if held_start_us[h] < at_us:
+            if held_share[h] >= 0:
+                shared += 1
+                given += min(int(held_share[h]), WHOLE)
+            elif held_active[h] == 1:
+                active += 1
+            else:
+                inactive += 1
+        h += 1
+    return shared, given, active, inactive
+
+
+@kernel
+def _count_pieces(
     offsets: Int64s,
     end_us: Int64s,
     held_offsets: Int64s,
     held_start_us: Int64s,
     held_end_us: Int64s,
     held_active: Uint8s,
+    held_share: Int64s,
     earliest_us: Int64s,
     counts: Int64s,
 ) -> None:
@@ -194,16 +238,13 @@ def _count_holders(
         first_h, last = held_offsets[a], held_offsets[a + 1]
         for i in range(offsets[a], offsets[a + 1]):
             first_h = _first_ending_from(held_end_us, held_offsets[a], last, first_h, end_us[i])
-            h = first_h
-            holders = 0
-            active = 0
-            while h < last and earliest_us[h] < end_us[i]:
-                if held_start_us[h] < end_us[i]:
-                    holders += 1
-                    if held_active[h] == 1:
-                        active += 1
-                h += 1
-            counts[i + 1] = counts[i] + (active if active > 0 else max(holders, 1))
+            shared, given, active, inactive = _holders(
+                end_us[i], first_h, last, held_start_us, held_active, held_share, earliest_us
+            )
+            pieces = shared + (active if active > 0 else inactive)
+            if active + inactive == 0 and (shared == 0 or given < WHOLE):
+                pieces += 1
+            counts[i + 1] = counts[i] + pieces
 
 
 @kernel
@@ -218,6 +259,8 @@ def _fill_pieces(
     held_end_us: Int64s,
     held_active: Uint8s,
     held_weight: Int64s,
+    held_share: Int64s,
+    held_activity: Int64s,
     earliest_us: Int64s,
     counts: Int64s,
     weight: Int64s,
@@ -232,45 +275,62 @@ def _fill_pieces(
         first_h, last = held_offsets[a], held_offsets[a + 1]
         for i in range(offsets[a], offsets[a + 1]):
             first_h = _first_ending_from(held_end_us, held_offsets[a], last, first_h, end_us[i])
-            any_holder = False
-            any_active = False
-            h = first_h
-            while h < last and earliest_us[h] < end_us[i]:
-                if held_start_us[h] < end_us[i]:
-                    any_holder = True
-                    any_active |= held_active[h] == 1
-                h += 1
+            shared, given, active, inactive = _holders(
+                end_us[i], first_h, last, held_start_us, held_active, held_share, earliest_us
+            )
             k, after = counts[i], counts[i + 1]
             for piece in range(k, after):
                 interval[piece] = i
-            if not any_holder:
-                holder[k] = -1
-                account[k] = IDLE_EMPTY if occupancy[i] == EMPTY else UNATTRIBUTED
-                piece_mj[k] = energy_mj[i]
-                piece_us[k] = end_us[i] - start_us[i]
-                continue
-            piece = k
+            nobody = active + inactive == 0
+            if nobody and (shared == 0 or given < WHOLE):
+                holder[after - 1] = -1
+                empty = shared == 0 and occupancy[i] == EMPTY
+                account[after - 1] = IDLE_EMPTY if empty else UNATTRIBUTED
+            fixed, free = k, k + shared
+            by_activity, total = active > 0, 0
             h = first_h
-            total = 0
             while h < last and earliest_us[h] < end_us[i]:
-                if held_start_us[h] < end_us[i] and (held_active[h] == 1) == any_active:
-                    holder[piece] = h
-                    account[piece] = SERVING if any_active else IDLE_LOADED
-                    counts_as = min(max(int(held_weight[h]), 0), HEAVIEST) if any_active else 1
+                if held_start_us[h] < end_us[i]:
+                    if held_share[h] >= 0:
+                        holder[fixed] = h
+                        account[fixed] = SERVING if held_active[h] == 1 else IDLE_LOADED
+                        weight[fixed] = min(int(held_share[h]), WHOLE)
+                        fixed += 1
+                    elif active == 0 or held_active[h] == 1:
+                        holder[free] = h
+                        account[free] = SERVING if active > 0 else IDLE_LOADED
+                        counts_as = min(max(int(held_activity[h]), 0), HEAVIEST)
+                        weight[free] = counts_as
+                        total += counts_as
+                        by_activity &= held_activity[h] >= 0
+                        free += 1
+                h += 1
+            piece_mj[k] = energy_mj[i]
+            piece_us[k] = end_us[i] - start_us[i]
+            free = k + shared
+            if shared > 0:
+                # What the shares leave is a part beside them, and lies where the first of the others will.
+                whole, parts, its_own = max(given, WHOLE), min(free + 1, after), 0
+                if free < after:
+                    its_own, weight[free] = weight[free], max(WHOLE - given, 0)
+                _split(energy_mj[i], weight, whole, k, parts, rest, piece_mj)
+                _split(end_us[i] - start_us[i], weight, whole, k, parts, rest, piece_us)
+                if free < after:
+                    weight[free] = its_own
+            if after - free < 2:
+                continue
+            if not (by_activity and total > 0):
+                total = 0
+                for piece in range(free, after):
+                    counts_as = min(max(int(held_weight[holder[piece]]), 0), HEAVIEST) if active > 0 else 0
                     weight[piece] = counts_as
                     total += counts_as
-                    piece += 1
-                h += 1
-            if after - k == 1:
-                piece_mj[k] = energy_mj[i]
-                piece_us[k] = end_us[i] - start_us[i]
-                continue
             if total == 0:
-                for piece in range(k, after):
+                for piece in range(free, after):
                     weight[piece] = 1
-                total = after - k
-            _split(energy_mj[i], weight, total, k, after, rest, piece_mj)
-            _split(end_us[i] - start_us[i], weight, total, k, after, rest, piece_us)
+                total = after - free
+            _split(int(piece_mj[free]), weight, total, free, after, rest, piece_mj)
+            _split(int(piece_us[free]), weight, total, free, after, rest, piece_us)
 
 
 @kernel

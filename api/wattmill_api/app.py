@@ -23,6 +23,7 @@ from wattmill_api.errors import DatabaseAway
 from wattmill_api.exposition import MINUTES
 from wattmill_api.metrics import Metrics
 from wattmill_api.routes import (
+    chargeback,
     coverage,
     curves,
     efficiency,
@@ -33,6 +34,7 @@ from wattmill_api.routes import (
     inventory,
     ledger,
     live,
+    meters,
     phases,
     prices,
     series,
@@ -61,6 +63,7 @@ TAGS = [
     {"name": "efficiency", "description": "Tokens per kilowatt-hour."},
     {"name": "frontier", "description": "Distance to the best published configuration."},
     {"name": "ledger", "description": "Energy and tokens by account."},
+    {"name": "meters", "description": "Power meters of racks and halls beside what stands below them."},
     {"name": "findings", "description": "Waste, with evidence and remedy."},
     {"name": "inventory", "description": "What there is."},
     {"name": "series", "description": "For charts."},
@@ -132,8 +135,10 @@ def create_app(
     for part in (
         ingest,
         efficiency,
+        chargeback,
         frontier,
         ledger,
+        meters,
         findings,
         suppressions,
         inventory,

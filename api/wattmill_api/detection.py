@@ -82,7 +82,7 @@ def under_way(minutes: Judged, names: Mapping[int, str], known: Iterable[Known],
     rows: dict[str, list[int]] = {}
     for i, engine in enumerate(minutes.engines):
         rows.setdefault(f"engine:{engine.name}", []).append(i)
-        rows.setdefault(f"workload:{names[engine.workload_id]}", []).append(i)
+        rows.setdefault(_of_workload(engine, names), []).append(i)
     levels = np.full((len(minutes.engines), len(TOLD_FROM_BEFORE)), np.nan)
     since_us = np.zeros(levels.shape, np.int64)
     told_before = first + dt.timedelta(minutes=LEAST_LEVEL_MINUTES)
@@ -107,9 +107,8 @@ def look(minutes: Judged, names: Mapping[int, str]) -> list[Sighting]:
         sightings.append(Sighting(kind, subject, incident))
     for detector, incident in detect_engines(minutes.engine_minutes):
         if detector.about == "workload":
-            workload_id = minutes.workload_ids[incident.subject]
-            whose = [engine for engine in minutes.engines if engine.workload_id == workload_id]
-            name = f"workload:{names[workload_id]}"
+            whose = [engine for engine in minutes.engines if engine.pool == minutes.pools[incident.subject]]
+            name = _of_workload(whose[0], names)
         else:
             whose = [minutes.engines[incident.subject]]
             name = f"engine:{whose[0].name}"
@@ -156,9 +155,14 @@ def workload_names(engines: Sequence[Engine]) -> dict[int, str]:
     }
 
 
+def _of_workload(engine: Engine, names: Mapping[int, str]) -> str:
+    """The subject of findings about an engine's workload, or about the part of it that does what this engine does."""
+    return f"workload:{names[engine.workload_id]}{f' ({engine.role})' if engine.role else ''}"
+
+
 def _subjects(group: Group, names: Mapping[int, str]) -> set[str]:
     return (
         {f"engine:{engine.name}" for engine in group.engines}
-        | {f"workload:{names[engine.workload_id]}" for engine in group.engines}
+        | {_of_workload(engine, names) for engine in group.engines}
         | {f"accelerator:{board.uuid}" for board in group.boards}
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -80,7 +80,7 @@ def rows(
     as not covered then. `slos`: what is known of latencies.
     """
     sums: dict[_Key, Sum] = {}
-    for item, energy_mj in zip(facts, _scoped(facts, prices, scope, start, cuts), strict=True):
+    for item, energy_mj in zip(facts, scoped(facts, prices, scope, start, cuts), strict=True):
         total = sums.setdefault((item.bucket, item.group), Sum())
         total.add(item)
         if energy_mj is None:
@@ -100,9 +100,9 @@ def _since(facts: Facts, start: dt.datetime, cuts: Sequence[dt.datetime]) -> dt.
     return cuts[facts.slice - 1] if facts.slice else start
 
 
-def _scoped(
+def scoped(
     facts: Sequence[Facts], prices: Prices, scope: str, start: dt.datetime, cuts: Sequence[dt.datetime]
-) -> Iterable[int | None]:
+) -> list[int | None]:
     """The energy of each fact at this scope; None where the site has no PUE."""
     if scope != "facility":
         return [item.energy_mj for item in facts]

@@ -42,6 +42,8 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
             cells.update(
                 {column: value[name] if value else None for name, column in names.items() if not value or name in value}
             )
+        elif key == "below":
+            cells.update({f"below_{name}": amount for name, amount in value.items()})
         elif key == "slo":
             cells.update(_flat_slo(value or {}))
         elif isinstance(value, list):
@@ -80,8 +82,11 @@ def _cell(value: Any) -> object:
     return value
 
 
-_INTEGERS = ("_mj", "_tokens", "_us")
-_FLOATS = ("_kwh", "_ms", "_ratio", "_per_token", "_per_met_token", "_per_million_tokens", "_grams", "coverage", "cost")
+_INTEGERS = ("_mj", "_tokens", "_us", "nodes", "requests")
+_FLOATS = (
+    *("_kwh", "_ms", "ratio", "pue", "_per_token", "_per_met_token", "_per_million_tokens", "_grams"),
+    *("coverage", "cost"),
+)
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], notes: Mapping[str, str]) -> bytes:
@@ -92,7 +97,7 @@ def to_parquet(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], notes:
     def type_of(column: str) -> pa.DataType:
         if column == "time":
             return pa.timestamp("us", tz="UTC")
-        if column == "simulated":
+        if column in ("simulated", "chassis", "reconciles"):
             return pa.bool_()
         if column.endswith(_FLOATS):
             return pa.float64()

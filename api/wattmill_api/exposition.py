@@ -59,7 +59,7 @@ class LedgerFamilies(Collector):
 
 def families(exposed: Exposed) -> list[Metric]:
     """All families of what was read; pure."""
-    return [*_energy(exposed), *_waste(exposed), *_fleet(exposed)]
+    return [*_energy(exposed), *_waste(exposed), *_fleet(exposed), *_meters(exposed)]
 
 
 def _energy(exposed: Exposed) -> list[Metric]:
@@ -154,6 +154,19 @@ def _fleet(exposed: Exposed) -> list[Metric]:
     waiting = _gauge("wattmill_ledger_waiting_spans", "Touched spans that wait for roll-up; counted up to 100000.")
     waiting.add_metric([], exposed.waiting_spans)
     return [node, newest, nodes, boards, coverage, power, last, waiting]
+
+
+def _meters(exposed: Exposed) -> list[Metric]:
+    if not exposed.meters:
+        return []
+    energy = CounterMetricFamily(
+        "wattmill_meter_energy_joules",
+        "Energy of power meters above nodes. It holds that of what stands below them: do not add it to any other.",
+        labels=["site", "meter", "level"],
+    )
+    for meter in exposed.meters:
+        energy.add_metric([meter.site, meter.meter, meter.level], meter.shown_mj / 1000)
+    return [energy]
 
 
 def _gauge(name: str, help_: str, *labels: str) -> Any:

@@ -19,7 +19,7 @@ import msgspec
 
 from wattmill_api.errors import TooLarge, Undecodable
 from wattmill_api.store.ingest import ParsedBatch
-from wattmill_collector.wire import Reading, Receipt, Rejection, WireError, decode_header, decode_reading
+from wattmill_collector.wire import EngineReading, Reading, Receipt, Rejection, WireError, decode_header, decode_reading
 
 _CHUNK = 256 * 1024
 _ODD = (b"\\", b"\t", b"\r", b"\n", b" :")
@@ -168,10 +168,19 @@ def parse_line(line: bytes, *, now_us: int, oldest_us: int, digits: int = LIMITS
             rejections.append(faulty[index])
             continue
         try:
-            readings.append((index, decode_reading(wire, f"readings[{index}]")))
+            reading = decode_reading(wire, f"readings[{index}]")
+            if isinstance(reading, EngineReading):
+                _check_shares(reading, f"readings[{index}]")
+            readings.append((index, reading))
         except WireError as error:
             rejections.append(Rejection(index, storable(error.field), storable(error.reason)))
     return ParsedBatch(stream, sequence, time_us, node, readings, sha256, rejections)
+
+
+def _check_shares(reading: EngineReading, place: str) -> None:
+    """Parts of boards say nothing unless it is clear of which."""
+    if reading.accelerator_shares_ppm and len(reading.accelerator_shares_ppm) != len(reading.accelerators):
+        raise WireError(f"{place}.accelerator_shares_ppm", "must be empty or have one entry for each of accelerators")
 
 
 def _time_trouble(time_us: int, now_us: int, oldest_us: int) -> Rejection | None:

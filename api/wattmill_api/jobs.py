@@ -25,8 +25,24 @@ from wattmill_api.webhooks import notify
 
 log = logging.getLogger(__name__)
 
-SAMPLE_TABLES = ("accelerator_sample", "engine_sample", "latency_sample", "host_sample", "absence")
-MINUTE_TABLES = ("ledger_minute", "host_minute", "accelerator_minute", "engine_minute", "latency_minute")
+SAMPLE_TABLES = (
+    "accelerator_sample",
+    "engine_sample",
+    "latency_sample",
+    "host_sample",
+    "power_meter_sample",
+    "gateway_sample",
+    "absence",
+)
+MINUTE_TABLES = (
+    "ledger_minute",
+    "host_minute",
+    "accelerator_minute",
+    "engine_minute",
+    "latency_minute",
+    "power_meter_minute",
+    "gateway_minute",
+)
 _LEAD_EVERY_S = 5
 _LEARN_EVERY_S = 600
 

@@ -22,7 +22,7 @@ from wattmill_api.store import curves
 from wattmill_api.store import detection as store
 from wattmill_api.store.curves import Reference
 from wattmill_api.store.database import Connection
-from wattmill_api.store.detection import Board, Engine, Inventory
+from wattmill_api.store.detection import Board, Engine, Inventory, Pool
 from wattmill_api.store.rollup import Samples
 
 
@@ -40,11 +40,11 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """A group's minutes. `engines`, `boards` and `workload_ids` say who the indices in the minutes are."""
+    """A group's minutes. `engines`, `boards` and `pools` say who the indices in the minutes are."""
 
     engines: tuple[Engine, ...]
     boards: tuple[Board, ...]
-    workload_ids: tuple[int, ...]
+    pools: tuple[Pool, ...]
     versions: tuple[str, ...]
     engine_minutes: EngineMinutes
     board_minutes: BoardMinutes
@@ -86,17 +86,17 @@ def read(connection: Connection, group: Group, reference: Reference, first: dt.d
     board_of = {board.accelerator_id: board for board in group.boards}
     engine_of = {engine.engine_id: engine for engine in group.engines}
     seen = tuple(engine_of[id_] for id_ in engines.ids.tolist())
-    workload_ids = tuple(dict.fromkeys(engine.workload_id for engine in seen))
+    pools = tuple(dict.fromkeys(engine.pool for engine in seen))
     versions, version = _versions(connection, seen, engines)
-    known = store.before(connection, workload_ids, first)
-    before = [known.get(engine.workload_id, store.UNKNOWN) for engine in seen]
+    known = store.before(connection, sorted({engine.workload_id for engine in seen}), first)
+    before = [known.get(engine.workload_id, store.UNKNOWN).of(engine.role) for engine in seen]
     return Judged(
         engines=seen,
         boards=tuple(board_of[id_] for id_ in boards.ids.tolist()),
-        workload_ids=workload_ids,
+        pools=pools,
         versions=versions,
         engine_minutes=dataclasses.replace(
-            _engine_minutes(seen, workload_ids, version, engines, boards, board_of, reference),
+            _engine_minutes(seen, pools, version, engines, boards, board_of, reference),
             peak_requests_running=_carried(connection, seen, reference, first),
             peak_tokens_per_s=np.array([each.peak_tokens_per_s for each in before], np.float64),
             usual_hit_ratio=np.array([each.usual_hit_ratio for each in before], np.float64),
@@ -110,13 +110,13 @@ def _carried(connection: Connection, seen: Sequence[Engine], reference: Referenc
 
     Only they are judged by it, and minutes of days are much to read.
     """
-    engines = Counter(engine.workload_id for engine in seen)
+    engines = Counter(engine.pool for engine in seen)
     highest = np.append(highest_learnt(reference.curves), np.nan)
     rows = [reference.row_of_engine.get(engine.engine_id, -1) for engine in seen]
     asked = [
         engine.engine_id
         for engine, row in zip(seen, rows, strict=True)
-        if engines[engine.workload_id] == 1 and not highest[row] >= BUSY_BATCH
+        if engines[engine.pool] == 1 and not highest[row] >= BUSY_BATCH
     ]
     known = store.carried(connection, asked, first)
     return np.array([known.get(engine.engine_id, np.nan) for engine in seen], np.float64)
@@ -159,7 +159,7 @@ def _versions(connection: Connection, seen: Sequence[Engine], engines: Samples) 
 
 def _engine_minutes(
     seen: Sequence[Engine],
-    workload_ids: Sequence[int],
+    pools: Sequence[Pool],
     version: Int64,
     engines: Samples,
     boards: Samples,
@@ -201,10 +201,10 @@ def _engine_minutes(
         output_tokens=engines["output_tokens"],
         requests_running=load,
     )
-    index = {workload_id: i for i, workload_id in enumerate(workload_ids)}
+    index = {pool: i for i, pool in enumerate(pools)}
     return EngineMinutes(
         offsets=engines.offsets,
-        workload=np.array([index[engine.workload_id] for engine in seen], np.int64),
+        workload=np.array([index[engine.pool] for engine in seen], np.int64),
         boards=np.array([len(engine.board_ids) for engine in seen], np.int64),
         curve=curve,
         curves=reference.curves,

@@ -51,6 +51,8 @@ PALETTE = (
     "--standing",
     "--soft",
 )
+# The scopes and what they are of, as a heading says it.
+SCOPES = {"accelerator": "accelerators", "node": "whole nodes", "facility": "the facility"}
 FindingId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Shown = TypeVar("Shown")
 
@@ -75,6 +77,7 @@ TEMPLATES.globals.update(
     version=__version__,
     static=static_files.base(),
     ranges=list(RANGES),
+    scopes=SCOPES,
     accounts=list(NAMES.values()),
     palette=PALETTE,
     clock=readable.clock,

@@ -20,6 +20,7 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 OWNER_DIMENSIONS = frozenset({"workload", "model", "engine", "team"})  # known through a placement only
 Step = Literal["1m", "1h", "1d", "auto"]
 EnergyScope = Literal["accelerator", "node", "facility"]
+Consumer = Literal["team", "api_key", "user", "agent", "model", "provider"]  # as a gateway tells callers apart
 
 MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)
 STEPS: dict[str, dt.timedelta] = {"1m": MINUTE, "1h": HOUR, "1d": DAY}
@@ -78,6 +79,7 @@ Instant = Annotated[
 Name = Annotated[str, Field(max_length=512, pattern="^[^\\x00]*$"), AfterValidator(_printable)]
 Names = Annotated[list[Name], Field(max_length=100)]
 By = Annotated[list[Dimension], BeforeValidator(_split), AfterValidator(_unique)]
+ByConsumer = Annotated[list[Consumer], BeforeValidator(_split), AfterValidator(_unique)]
 
 
 class Question(BaseModel):

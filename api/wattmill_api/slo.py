@@ -21,7 +21,16 @@ from wattmill_analytics.units import joules_per_token, tokens_per_kwh
 from wattmill_api.parameters import Window
 from wattmill_api.store.prices import ANY_SITE, History
 from wattmill_api.store.query import Group
-from wattmill_api.store.slo import INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, Goal, Met, Observed, Use
+from wattmill_api.store.slo import (
+    INTER_TOKEN_LATENCY,
+    QUEUE_TIME,
+    REQUEST_LATENCY,
+    TIME_TO_FIRST_TOKEN,
+    Goal,
+    Met,
+    Observed,
+    Use,
+)
 
 Key = tuple[dt.datetime, Group]
 Bounds = Mapping[int, Sequence[int]]
@@ -113,6 +122,8 @@ def document(slo: Slo | None, output_tokens: int | None, energy_mj: int | None) 
     counted = slo.judged_tokens if has_target else slo.known_tokens
     median, p99 = slo.quantiles_ms.get(INTER_TOKEN_LATENCY, (None, None))
     first_median, first_p99 = slo.quantiles_ms.get(TIME_TO_FIRST_TOKEN, (None, None))
+    queue_median, queue_p99 = slo.quantiles_ms.get(QUEUE_TIME, (None, None))
+    request_median, request_p99 = slo.quantiles_ms.get(REQUEST_LATENCY, (None, None))
     return {
         "target": {
             "inter_token_latency_ms": _only(slo.targets_us),
@@ -127,6 +138,10 @@ def document(slo: Slo | None, output_tokens: int | None, energy_mj: int | None) 
         "first_token_met_ratio": slo.first_met / slo.first_observed if slo.first_observed else None,
         "median_time_to_first_token_ms": first_median,
         "p99_time_to_first_token_ms": first_p99,
+        "median_queue_time_ms": queue_median,
+        "p99_queue_time_ms": queue_p99,
+        "median_request_latency_ms": request_median,
+        "p99_request_latency_ms": request_p99,
         "coverage": min(counted / output_tokens, 1.0) if output_tokens else None,
     }
 

@@ -1,6 +1,6 @@
 """What a page is about: a time range and a part of the fleet, as its address says. No database, no HTML.
 
-The address holds everything, so that it can be shared: `range` or `start` and `end`, and the filters of the API.
+The address holds everything, so that it can be shared: `range` or `start` and `end`, `scope`, the filters of the API.
 """
 
 from __future__ import annotations
@@ -9,16 +9,29 @@ import dataclasses
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
+from typing import get_args
 from urllib.parse import urlencode
 
 from pydantic import Field, ValidationError
 
 from wattmill_api import visibility
 from wattmill_api.errors import invalid
-from wattmill_api.parameters import DAY, DIMENSIONS, HOUR, MINUTE, OWNER_DIMENSIONS, Filters, RangeQuestion, window
+from wattmill_api.parameters import (
+    DAY,
+    DIMENSIONS,
+    HOUR,
+    MINUTE,
+    OWNER_DIMENSIONS,
+    EnergyScope,
+    Filters,
+    RangeQuestion,
+    window,
+)
 
 RANGES = {"1h": HOUR, "6h": 6 * HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 DEFAULT_RANGE = "24h"
+DEFAULT_SCOPE: EnergyScope = "accelerator"
+SCOPES: tuple[EnergyScope, ...] = get_args(EnergyScope)
 MOST_POINTS = 150
 # What a trend may read, in minutes and in hours of boards: beyond the first hours are read, beyond the second days.
 MOST_BOARD_MINUTES, MOST_BOARD_HOURS = 400_000, 200_000
@@ -32,6 +45,7 @@ class PageQuestion(RangeQuestion, Filters):
     """The parameters of a page: those of the API, and `range` for one that ends now."""
 
     range: str = Field("", pattern=f"^({'|'.join(RANGES)})?$")
+    scope: EnergyScope = DEFAULT_SCOPE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class View:
     now: dt.datetime
     chosen: str
     filters: Mapping[str, list[str] | None]
+    scope: EnergyScope = DEFAULT_SCOPE
 
     @property
     def length(self) -> dt.timedelta:
@@ -79,14 +94,16 @@ class View:
         given: dict[str, str | list[str] | None]
         given = {"range": self.chosen} if self.chosen else {"start": _zulu(self.start), "end": _zulu(self.end)}
         given |= {name: values for name, values in self.filters.items() if values}
+        given |= {"scope": self.scope}
         if changes.get("range"):
             given = {name: value for name, value in given.items() if name not in ("start", "end")}
         given |= changes
+        given["scope"] = None if given["scope"] == DEFAULT_SCOPE else given["scope"]
         query = urlencode({name: value for name, value in given.items() if value}, doseq=True)
         return f"{path}?{query}" if query else path
 
     def api(self, path: str, **more: str) -> str:
-        """The address of the same question to the API."""
+        """The address of the same question to the API; `scope` is among `more` where the route has it."""
         given: dict[str, str | list[str]] = {"start": _zulu(self.start), "end": _zulu(self.end)}
         given |= {name: values for name, values in self.filters.items() if values}
         return f"/api/v1/{path}?{urlencode({**given, **more}, doseq=True)}"
@@ -115,8 +132,9 @@ class View:
         return self.address(**dict.fromkeys(LEVELS))
 
     def hidden(self) -> list[tuple[str, str]]:
-        """The filters as fields of a form."""
-        return [(name, value) for name, values in self.filters.items() for value in values or []]
+        """The filters and the scope as fields of a form."""
+        fields = [(name, value) for name, values in self.filters.items() for value in values or []]
+        return fields if self.scope == DEFAULT_SCOPE else [*fields, ("scope", self.scope)]
 
     def earlier(self) -> tuple[View, str]:
         """What it is compared with: the same time of yesterday, or the equally long range before it."""
@@ -144,7 +162,7 @@ def read(parameters: Iterable[tuple[str, str]], now: dt.datetime) -> View:
         if value or name in DIMENSIONS:
             zoneless = _ZONELESS.fullmatch(value)
             given.setdefault(name, []).append(f"{zoneless[1]}{zoneless[2] or ':00'}Z" if zoneless else value)
-    single = ("range", "start", "end")
+    single = ("range", "start", "end", "scope")
     try:
         asked = PageQuestion.model_validate(
             {name: values[-1] if name in single else values for name, values in given.items()}
@@ -154,6 +172,8 @@ def read(parameters: Iterable[tuple[str, str]], now: dt.datetime) -> View:
         name = str(fault["loc"][0])
         if name == "range":
             raise invalid("range", f"must be one of {', '.join(RANGES)}") from None
+        if name == "scope":
+            raise invalid("scope", f"must be one of {', '.join(SCOPES)}") from None
         if fault["type"] == "extra_forbidden":
             raise invalid(
                 name, f"is not a parameter of this page; there are {', '.join((*single, *DIMENSIONS))}"
@@ -165,7 +185,7 @@ def read(parameters: Iterable[tuple[str, str]], now: dt.datetime) -> View:
         end = window(RangeQuestion(start=None, end=now), None, now).end
         asked = asked.model_copy(update={"start": end - RANGES[chosen], "end": end})
     whole = window(asked, None, now)
-    return View(whole.start, whole.end, now, chosen, asked.by_dimension())
+    return View(whole.start, whole.end, now, chosen, asked.by_dimension(), asked.scope)
 
 
 def _zulu(time: dt.datetime) -> str:

@@ -20,7 +20,7 @@ from wattmill_collector import __version__, log
 from wattmill_collector.agent import Agent
 from wattmill_collector.clock import SystemClock, boot_id
 from wattmill_collector.health import Health
-from wattmill_collector.lineup import line_up
+from wattmill_collector.lineup import PATIENCE_US, line_up
 from wattmill_collector.listener import Listener
 from wattmill_collector.log import LOG, Throttle
 from wattmill_collector.settings import MINUTE_US, Settings, SettingsError, load
@@ -72,7 +72,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def once(settings: Settings) -> int:
     """Print one tick's readings; needs neither spool nor service."""
     clock = SystemClock()
-    readers = line_up(settings, clock, Throttle(clock))
+    readers = line_up(settings, clock, Throttle(clock), patience_us=PATIENCE_US)
     time_us = clock.wall_us()
     readings = {reader.name: reader.read(time_us) for reader in readers}
     if settings.discover:  # an engine is found by one read and read by the next

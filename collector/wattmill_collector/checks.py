@@ -21,7 +21,14 @@ from wattmill_collector.clock import Clock, boot_id
 from wattmill_collector.reader import Reader
 from wattmill_collector.settings import MINUTE_US, Settings
 from wattmill_collector.transport import KeySource, Transport
-from wattmill_collector.wire import AbsenceReading, AcceleratorReading, EngineReading, HostReading, Reading
+from wattmill_collector.wire import (
+    AbsenceReading,
+    AcceleratorReading,
+    EngineReading,
+    HostReading,
+    MeterReading,
+    Reading,
+)
 
 Status = Literal["OK", "WARN", "FAIL"]
 LEAST_FREE_BYTES = 256 << 20
@@ -46,6 +53,10 @@ def check_settings(settings: Settings) -> Iterable[Check]:
     yield Check("settings", "OK", f"{where}; node {settings.node}, site {settings.site}")
     for warning in settings.warnings:
         yield Check("settings", "FAIL", warning, "Correct the spelling or take it away.")
+    for bmc in settings.bmc:
+        if bmc.url.startswith("https:") and not bmc.verify:
+            fix = "Name who issued it by `ca_file` of the bmc, and take `verify: false` away."
+            yield Check("settings", "WARN", f"The certificate of the BMC {bmc.url} is not checked.", fix)
 
 
 def check_host() -> Iterable[Check]:
@@ -70,13 +81,25 @@ def check_sources(readers: Sequence[Reader], clock: Clock, *, discover: bool) ->
             discover and reader.name == "engine"
         ):  # found by one read, read by the next; at an edge all absences are said
             readings = reader.read(time_us - time_us % MINUTE_US)
-        found += readings
         yield from judge_source(reader, readings)
+        if reader.subject == "host" and reader.stats.state == "reading" and not readings:
+            yield judge_silence(reader.name, found)
+        found += readings
     for reader in readers:
         reader.close()
-    if not any(isinstance(reading, AcceleratorReading | EngineReading | HostReading) for reading in found):
+    if not any(
+        isinstance(reading, AcceleratorReading | EngineReading | HostReading | MeterReading) for reading in found
+    ):
         fix = "Run it on a host with accelerators, or name an engine; `wattmill up` shows a simulated fleet."
         yield Check("sources", "FAIL", "An agent with these settings would read nothing here.", fix)
+
+
+def judge_silence(name: str, found: Sequence[Reading]) -> Check:
+    """What it means that a source of the host is read and says nothing: somebody else said it, or it is slow."""
+    others = [reading.source for reading in found if isinstance(reading, HostReading) and reading.domain == "chassis"]
+    if others:
+        return Check(name, "OK", f"Not needed: {others[0]} says what the whole node draws.")
+    return Check(name, "WARN", "It did not answer yet.", "Run this again; a BMC may take long at first.")
 
 
 def judge_source(reader: Reader, readings: Sequence[Reading]) -> Iterable[Check]:
@@ -104,21 +127,45 @@ def judge_reading(reading: Reading) -> Iterable[Check]:
             yield _board(reading)
         case HostReading():
             kind = "energy counter" if reading.energy_uj is not None else "power only"
-            yield Check("host", "OK", f"{reading.domain}: {kind}")
+            source = f" by {reading.source}" if reading.source else ""
+            yield Check("host", "OK", f"{reading.domain}: {kind}{source}")
+        case MeterReading():
+            shown = [
+                f"{reading.power_mw / 1000:.0f} W" if reading.power_mw is not None else "no power",
+                f"energy at {reading.energy_mj / 3.6e9:.1f} kWh"
+                if reading.energy_mj is not None
+                else "no energy counter",
+            ]
+            yield Check("meter", "OK", f"{reading.meter} ({reading.level}): {', '.join(shown)}")
         case EngineReading():
-            who = f"{reading.target} {reading.series}".rstrip()
-            tokens = "no output tokens" if reading.output_tokens is None else f"{reading.output_tokens} output tokens"
-            yield Check("engine", "OK", f"{who}: {reading.engine_kind} serving {reading.model or '?'}, {tokens}")
-            if reading.method:
-                boards = ", ".join(reading.accelerators)
-                yield Check("placement", "OK", f"{who} holds {boards} (found by: {reading.method})")
-            else:
-                fix = "Set `accelerators:` of this engine; until then its energy counts as unattributed."
-                yield Check("placement", "WARN", f"{who}: it is not known which accelerators it holds.", fix)
+            yield from _engine(reading)
         case AbsenceReading():
-            status: Status = "WARN" if reading.subject == "host" else "FAIL"
+            status: Status = "WARN" if reading.subject == "host" or reading.reason == "no_endpoint" else "FAIL"
             what = f"{reading.id or reading.subject}: {reading.reason}"
             yield Check(reading.subject, status, what, reading.detail or "Look at its log and at the agent's.")
+
+
+def _engine(reading: EngineReading) -> Iterable[Check]:
+    """What it serves, and where; a front end is nowhere, a worker serves nothing."""
+    who = f"{reading.target} {reading.series}".rstrip()
+    tokens = "no output tokens" if reading.output_tokens is None else f"{reading.output_tokens} output tokens"
+    what = f"{reading.engine_kind} serving {reading.model or '?'}, {tokens}"
+    if reading.role == "worker":
+        what = f"works for {reading.workload}"
+    elif reading.role:
+        what = f"{what} ({reading.role})"
+    yield Check("engine", "OK", f"{who}: {what}")
+    if reading.method:
+        parts = reading.accelerator_shares_ppm or (1_000_000,) * len(reading.accelerators)
+        boards = ", ".join(
+            board if part == 1_000_000 else f"{part / 10_000:.1f} % of {board}"
+            for board, part in zip(reading.accelerators, parts, strict=True)
+        )
+        how = f"found by: {reading.method}{f', divided by: {reading.share_by}' if reading.share_by else ''}"
+        yield Check("placement", "OK", f"{who} holds {boards} ({how}; confidence: {reading.confidence or '?'})")
+    elif reading.role != "frontend":
+        fix = "Set its `accelerators:`; until then its energy counts as unattributed."
+        yield Check("placement", "WARN", f"{who}: it is not known which accelerators it holds.", fix)
 
 
 def _board(reading: AcceleratorReading) -> Check:

@@ -34,7 +34,7 @@ from wattmill_collector.checks import (
 )
 from wattmill_collector.checks_kubernetes import check_kubernetes
 from wattmill_collector.clock import Clock, SystemClock
-from wattmill_collector.lineup import line_up
+from wattmill_collector.lineup import PATIENCE_US, line_up
 from wattmill_collector.log import Throttle
 from wattmill_collector.settings import Settings, SettingsError, load
 from wattmill_collector.transport import HttpTransport, Transport
@@ -76,7 +76,7 @@ def examine(settings: Settings, clock: Clock | None = None, transport: Transport
     clock = clock or SystemClock()
     if transport is None and settings.server:
         transport = HttpTransport(settings.server, timeout_s=SERVICE_TIMEOUT_S)
-    readers = line_up(settings, clock, Throttle(clock))
+    readers = line_up(settings, clock, Throttle(clock), patience_us=PATIENCE_US)
     return [
         *check_settings(settings),
         *check_host(),

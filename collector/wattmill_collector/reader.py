@@ -8,7 +8,7 @@ not read comes back as an AbsenceReading, unless the source is merely not part o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from wattmill_collector.clock import Clock
@@ -52,6 +52,7 @@ class Reader:
         self.subject = subject
         self.wanted = wanted
         self.stats = ReaderStats()
+        self.latest: Sequence[Reading] = ()  # what was read last, for sources that come after
         self.since_us: int | None = None  # monotonic, while a call is under way: the watchdog looks at it
         self._open = open_source
         self._clock = clock
@@ -96,6 +97,7 @@ class Reader:
             LOG.info("Source %s is read: %d readings.", self.name, len(readings))
             self._throttle.clear(self.name)
             stats.state, stats.detail, self._pause_us = "reading", "", 1_000_000
+        self.latest = readings
         stats.reads += 1
         stats.readings += len(readings)
         return readings
@@ -133,6 +135,7 @@ class Reader:
         return self._absence()
 
     def _absence(self) -> list[Reading]:
+        self.latest = ()
         if self.stats.state == "not_here" and not self.wanted:
             return []
         reason = {"not_here": "not_here", "broken": "broken"}.get(self.stats.state, "try_again")

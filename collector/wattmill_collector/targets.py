@@ -74,6 +74,7 @@ class GatewaySettings:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     workloads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     providers: tuple[str, ...] = ()
+    key_file: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,6 +136,10 @@ def parse_exporters(value: Any) -> tuple[ExporterSettings, ...]:
         ExporterSettings(parse_target(item["target"]), _kind(item, allowed))
         for item in _items(value, "target", allowed)
     )
+    if wrong := next((one.kind for one in found if one.kind != "auto" and one.kind not in _exporter_kinds()), None):
+        raise ValueError(
+            f"a list of exporters whose kind is auto or one of {', '.join(_exporter_kinds())}; not {wrong}"
+        )
     _each_once([one.target for one in found])
     return found
 
@@ -150,10 +155,11 @@ def parse_gateways(value: Any) -> tuple[GatewaySettings, ...]:
         found.append(
             GatewaySettings(
                 parse_target(item["target"]),
-                _kind(item, allowed),
+                _gateway_kind(item, allowed),
                 labels,
                 _mapping(item, "workloads", allowed),
                 _texts(item, "providers", allowed),
+                parse_path(item["key_file"]) if item.get("key_file") else None,
             )
         )
     _each_once([one.target for one in found])
@@ -171,15 +177,17 @@ def parse_meters(value: Any) -> tuple[MeterSettings, ...]:
         covers = _texts(item, "covers", allowed)
         if wrong := next((one for one in covers if not all(one.partition("="))), None):
             raise ValueError(f"a list of meters that cover node=NAME or LABEL=VALUE; not {wrong}")
+        kind, metric, unit = _kind(item, allowed), _label(item, "metric", allowed), _label(item, "unit", allowed)
+        _check_meter(kind, metric, unit)
         found.append(
             MeterSettings(
                 parse_target(item["target"]),
                 parse_name(item.get("name", ""))[:128],
-                _kind(item, allowed),
+                kind,
                 level,
                 covers,
-                _label(item, "metric", allowed),
-                _label(item, "unit", allowed),
+                metric,
+                unit,
                 _mapping(item, "select", allowed),
             )
         )
@@ -210,7 +218,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "meters": parse_meters,
     "bmc": parse_bmcs,
 }
-_KEYS = {
+KEYS = {
     "engines": {*(f.name for f in dataclasses.fields(EngineSettings)), "shares"} - {"shares_ppm"},
     "workers": {f.name for f in dataclasses.fields(WorkerSettings)},
     "exporters": {f.name for f in dataclasses.fields(ExporterSettings)},
@@ -225,7 +233,7 @@ ONE_OF |= {"meters": "a meter", "bmc": "a bmc"}
 def strange(section: str, value: Any) -> list[str]:
     """Keys in the mappings of a list that mean nothing."""
     items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-    return sorted({str(name) for item in items for name in item} - _KEYS[section])
+    return sorted({str(name) for item in items for name in item} - KEYS[section])
 
 
 def _items(value: Any, key: str, allowed: str) -> list[dict[str, Any]]:
@@ -309,7 +317,36 @@ def _mapping(item: Mapping[str, Any], name: str, allowed: str) -> dict[str, str]
     return dict(said)
 
 
+def _gateway_kind(item: Mapping[str, Any], allowed: str) -> str:
+    from wattmill_collector.sources.gateway_tables import GATEWAY_KINDS  # only where there is one
+
+    kind, kinds = _kind(item, allowed), sorted(one.name for one in GATEWAY_KINDS)
+    if kind != "auto" and kind not in kinds:
+        raise ValueError(f"a list of gateways whose kind is auto or one of {', '.join(kinds)}; not {kind}")
+    return kind
+
+
 def _engine_kinds() -> list[str]:
     from wattmill_collector.sources.engine_tables import ENGINE_KINDS  # only when a kind is to be checked
 
     return sorted({kind.name for kind in ENGINE_KINDS})
+
+
+def _exporter_kinds() -> tuple[str, ...]:
+    from wattmill_collector.sources.exporters.kinds import KIND_NAMES
+
+    return KIND_NAMES
+
+
+def _check_meter(kind: str, metric: str, unit: str) -> None:
+    """Errors: ValueError when it is not known how such a meter is read."""
+    if kind == "auto" and not metric and not unit:
+        return
+    from wattmill_collector.sources.exporters.meters import METER_NAMES
+    from wattmill_collector.sources.exporters.units import ENERGY, POWER
+
+    if kind not in ("auto", *METER_NAMES):
+        raise ValueError(f"a list of meters whose kind is auto or one of {', '.join(METER_NAMES)}; not {kind}")
+    if bool(metric) != bool(unit) or (unit and unit not in POWER | ENERGY):
+        units = ", ".join((*POWER, *ENERGY))
+        raise ValueError(f"a list of meters that have metric and unit together; unit is one of {units}; not {unit!r}")

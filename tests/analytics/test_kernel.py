@@ -100,6 +100,8 @@ def test_after_warm_up_nothing_is_compiled_whatever_the_arrays_look_like() -> No
         held_end_us=strided,
         held_active=np.ones(2 * n, np.uint8)[::2],
         held_weight=read_only,
+        held_share=strided,
+        held_activity=unaligned,
     )
     attribution.divide(read_only, read_only + 1)
     efficiency.tokens_per_kwh(read_only, strided)

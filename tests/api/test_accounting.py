@@ -307,6 +307,23 @@ def test_any_order_any_repeat_any_cut_gives_the_same_ledger(connection: psycopg.
     assert dump(connection) == straight
 
 
+def test_a_reading_at_a_minutes_edge_that_comes_after_its_successor_moves_that_too(
+    connection: psycopg.Connection[Any],
+) -> None:
+    node, interner = Node(), Interner()
+    node.board("GPU-a")
+    node.tick()
+    for nth in range(7):
+        node.tick(energy={"GPU-a": 1_000 * (nth + 1)})
+    batches = node.batches
+    assert (batches[5].time_us - START_US) % 60_000_000 == 0
+    for posted in (batches[:5], batches[6:], batches[5:6]):
+        store_batches(connection, posted, interner)
+        post_and_close(connection, interner=interner)
+    minutes = "SELECT energy_mj FROM ledger_minute ORDER BY time"
+    assert connection.execute(minutes).fetchall() == [(15_000,), (13_000,)]
+
+
 def test_host_counter_wraps(connection: psycopg.Connection[Any]) -> None:
     node, limit, value = Node(), 262_143_328_850, 262_000_000_000
     node.board("GPU-a")

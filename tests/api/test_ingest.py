@@ -133,6 +133,25 @@ def test_bad_readings_are_named_one_by_one_and_the_good_ones_stored(client: Test
     assert post(client, body).json()["receipts"][0]["rejected"] == receipt["rejected"]
 
 
+def test_parts_of_boards_say_of_which(client: TestClient, books: Books) -> None:
+    def engine(target: str, *shares: int) -> dict[str, Any]:
+        boards = ["GPU-a", "GPU-b"]
+        return {
+            "kind": "engine",
+            "target": target,
+            "accelerators": boards,
+            "accelerator_shares_ppm": list(shares),
+            "epoch": 0,
+        }
+
+    [receipt] = post(
+        client, line(1, engine("http://a", 500_000), engine("http://b", 500_000, 1), engine("http://c"))
+    ).json()["receipts"]
+    assert [(r["index"], r["field"]) for r in receipt["rejected"]] == [(0, "readings[0].accelerator_shares_ppm")]
+    assert receipt["stored"] == 2
+    assert books.one("SELECT array_agg(shares_ppm::text ORDER BY shares_ppm) FROM placement") == ["{}", "{500000,1}"]
+
+
 BAD_TOKENS: list[tuple[bytes, str, str]] = [
     (b'"energy_mj": NaN', "energy_mj", "NaN"),
     (b'"energy_mj": Infinity', "energy_mj", "Infinity"),

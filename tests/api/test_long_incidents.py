@@ -47,7 +47,7 @@ def look(connection: psycopg.Connection[Any], table: EngineMinutes, last: int) -
         Engine(i, f"n/{i}", "hall", "n", True, 0, "chat", "m", "", (), (), 10_000_000)
         for i in range(table.workload.size)
     )
-    minutes = Judged(engines, (), (0,), (), between(table, max(0, first_us), last_us), board_minutes(0, 0))
+    minutes = Judged(engines, (), ((0, ""),), (), between(table, max(0, first_us), last_us), board_minutes(0, 0))
     known = findings.known_findings(connection, first)
     sightings = detection.look(detection.under_way(minutes, {0: "chat"}, known, first), {0: "chat"})
     lifecycle.keep(connection, sightings, known, [], first, time_of(last_us))

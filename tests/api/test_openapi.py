@@ -22,6 +22,7 @@ from support.ledger import IDLE_EMPTY, SERVING, Books
 from wattmill_api import __version__, auth
 from wattmill_api.app import create_app
 from wattmill_api.routes import (
+    chargeback,
     coverage,
     curves,
     efficiency,
@@ -31,6 +32,7 @@ from wattmill_api.routes import (
     ingest,
     inventory,
     ledger,
+    meters,
     phases,
     prices,
     series,
@@ -69,8 +71,10 @@ def test_every_json_answer_has_an_example_that_fits_its_model(client: TestClient
         for module in (
             ingest,
             efficiency,
+            chargeback,
             frontier,
             ledger,
+            meters,
             findings,
             suppressions,
             inventory,

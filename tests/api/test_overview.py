@@ -275,3 +275,142 @@ def test_each_level_leads_to_the_next(books: Books) -> None:
     assert [place.name for place in node_page.places.rows] == ["GPU-b0", "GPU-b1"]
     assert shown(books, ("accelerator", "GPU-b0")).places.rows == ()
     assert sum(place.row["energy_mj"] for place in fleet.places.rows) == fleet.waterfall.ledger_mj
+
+
+def two_sites(books: Books) -> None:
+    """Two workloads on a node of each site, whose host costs 1 000 003 mJ in each of seven minutes."""
+    for i, (site, name) in enumerate((("ams1", "a"), ("fra2", "b"))):
+        node = books.node(name, site)
+        boards = [books.board(node, f"GPU-{name}{number}") for number in range(2)]
+        placements = [
+            books.placement(node, [board], f"w{number}", target=f"http://e{number}/metrics")
+            for number, board in enumerate(boards)
+        ]
+        for minute in range(7):
+            at = T0 + minute * MINUTE
+            books.host(node, 1_000_003, at=at)
+            for number, (board, placement) in enumerate(zip(boards, placements, strict=True)):
+                books.spent(node, board, placement, SERVING, 5_000_011 + i, at=at, tokens=(40, 10, 25 + number))
+                books.spent(node, board, placement, IDLE_LOADED, 1_000_003, at=at)
+            books.spent(node, boards[0], 0, UNATTRIBUTED, 77, at=at)
+
+
+@pytest.mark.parametrize("scope", ["accelerator", "node", "facility"])
+def test_at_each_scope_the_page_equals_the_api(client: TestClient, books: Books, scope: str) -> None:
+    two_sites(books)
+    books.do("INSERT INTO pue VALUES ('ams1', %s, 1.21), ('fra2', %s, 1.37)", T0 - 48 * HOUR, T0 - 48 * HOUR)
+    books.do("INSERT INTO pue VALUES ('fra2', %s, 1.5)", T0 + 3 * MINUTE)
+    books.do("INSERT INTO tariff VALUES ('*', %s, 'EUR', 0.1234567)", T0 - 48 * HOUR)
+    boards = shown(books).waterfall
+    for filters in ({}, {"site": "fra2"}, {"workload": "w1"}, {"accelerator": "GPU-a1"}):
+        page = shown(books, ("scope", scope), *filters.items())
+        assert (page.scope, page.without_pue) == (scope, ())
+        asked = {"start": page.view.start.isoformat(), "end": page.view.end.isoformat(), "scope": scope, **filters}
+        row = client.get("/api/v1/efficiency", params=asked).json()["rows"][0]
+        total = page.headline.total
+        assert total is not None
+        for name in ("scope", "energy_mj", "tokens_per_kwh", "joules_per_token", "tokens", "quality", "missing"):
+            assert total[name] == row[name], (filters, name)
+        assert total["cost"]["total"] == pytest.approx(row["cost"]["total"])
+        of = {"by": "workload,model,team"}
+        rows = client.get("/api/v1/efficiency", params={**asked, **of}).json()["rows"]
+        mine = {one.name: one.row["energy_mj"] for one in page.workloads}
+        assert set(mine) == {each["group"]["workload"] for each in rows}
+        for each in rows:  # serving and idle are rounded apart on the page
+            assert abs(mine[each["group"]["workload"]] - each["energy_mj"]) <= 4
+        assert sum(mine.values()) == total["energy_mj"]
+        drawn = sum(kilowatts or 0 for point in page.trend.points for kilowatts in point.kilowatts)
+        assert drawn * page.trend.step.total_seconds() * 1e6 == pytest.approx(total["energy_mj"], rel=1e-6)
+        if not filters:
+            assert page.waterfall == boards, "the waterfall shows all three, whichever is chosen"
+            edge = {
+                "accelerator": boards.ledger_mj,
+                "node": boards.ledger_mj + (boards.host.energy_mj if boards.host else 0),
+                "facility": boards.total_mj,
+            }
+            assert total["energy_mj"] == edge[scope]
+            assert sum(place.row["energy_mj"] for place in page.places.rows) == total["energy_mj"]
+
+
+def test_a_facility_without_a_pue_is_shown_as_its_nodes_and_says_so(books: Books) -> None:
+    two_sites(books)
+    books.do("INSERT INTO pue VALUES ('ams1', %s, 1.2), ('fra2', %s, 1.3)", T0 - HOUR, T0 + MINUTE)
+    page, nodes = shown(books, ("scope", "facility")), shown(books, ("scope", "node"))
+    assert (page.scope, page.without_pue) == ("node", ("fra2",))
+    assert page.headline.total == nodes.headline.total
+    assert page.workloads == nodes.workloads
+    assert shown(books, ("scope", "facility"), ("site", "ams1")).scope == "facility"
+
+
+def test_earlier_and_now_are_of_the_same_scope(books: Books) -> None:
+    """A host that costs as much as its board: at the node half as many tokens per kWh, yesterday as today."""
+    node = books.node("a", first_seen=T0 - 48 * HOUR)
+    board = books.board(node, "GPU-1", first_seen=T0 - 48 * HOUR)
+    placement = books.placement(node, [board], "chat")
+    for day, tokens in ((0, 120), (24, 100)):
+        for minute in range(30):
+            at = T0 - day * HOUR + minute * MINUTE
+            books.spent(node, board, placement, SERVING, 30_000_000, at=at, tokens=(1, 0, tokens))
+            books.host(node, 30_000_000, at=at)
+    top = {scope: shown(books, ("range", "1h"), ("scope", scope)).headline for scope in ("accelerator", "node")}
+    for each in top.values():
+        assert each.change == pytest.approx(1.2)
+        assert each.now is not None
+    assert top["accelerator"].now is not None
+    assert top["node"].now is not None
+    assert top["node"].now.kilowatts == pytest.approx(2 * top["accelerator"].now.kilowatts) == pytest.approx(1.0)
+    # A PUE that was set today says nothing of yesterday.
+    books.do("INSERT INTO pue VALUES ('*', %s, 1.5)", T0 - HOUR)
+    facility = shown(books, ("range", "1h"), ("scope", "facility")).headline
+    assert facility.change is None
+    assert facility.now is not None
+    assert facility.now.kilowatts == pytest.approx(1.5)
+
+
+def test_a_host_whose_boards_used_nothing_is_somewhere(books: Books) -> None:
+    node = books.node("a")
+    books.board(node, "GPU-1")
+    books.host(node, 60_000_000)
+    page = shown(books, ("scope", "node"), ("range", "1h"))
+    assert page.headline.total is not None
+    assert page.headline.total["energy_mj"] == 60_000_000
+    assert page.trend.points[0].tokens_per_kwh is None
+
+
+def test_a_shared_board_says_by_what_and_how_sure_that_is(books: Books) -> None:
+    node = books.node("n1")
+    board, alone = books.board(node, "GPU-a"), books.board(node, "GPU-b")
+    for nth, share in enumerate(("{428571}", "{571429}")):
+        held = books.placement(node, [board], f"w{nth}", target=f"http://{nth}/metrics")
+        books.do(
+            "UPDATE placement SET shares_ppm = %s, share_by = 'mig', confidence = %s WHERE placement_id = %s",
+            *(share, ("high", "medium")[nth], held),
+        )
+        books.spent(node, board, held, SERVING, 1_000)
+    books.spent(node, alone, books.placement(node, [alone], "w2", target="http://2/metrics"), SERVING, 1_000)
+    places = {place.name: place.held for place in shown(books, ("node", "n1")).places.rows}
+    assert places == {"GPU-a": "2 engines by mig, confidence medium", "GPU-b": None}
+
+
+def test_a_target_that_is_not_understood_is_told_until_it_is_read(books: Books) -> None:
+    node = books.node("n1")
+    held = books.placement(node, [books.board(node, "GPU-a")], "chat")
+    told = T0 + 10 * MINUTE
+    for target in ("http://127.0.0.1:8000/metrics", "http://other/metrics"):
+        books.do(
+            "INSERT INTO absence VALUES (%s, %s, 'engine', %s, %s, 'not_understood', 'It is something else.')",
+            *(told, node, target, told),
+        )
+    quality = shown(books, now=T0 + 11 * MINUTE).quality
+    assert quality.unread_count == 2
+    assert {each["target"]: each["reason"] for each in quality.unread} == {
+        "http://127.0.0.1:8000/metrics": "not_understood",
+        "http://other/metrics": "not_understood",
+    }
+    books.do(
+        "INSERT INTO engine_sample (time, epoch, engine_id, node_id, placement_id)"
+        " SELECT %s, 0, engine_id, %s, placement_id FROM placement WHERE placement_id = %s",
+        *(told, node, held),
+    )
+    quality = shown(books, now=T0 + 11 * MINUTE).quality
+    assert [each["target"] for each in quality.unread] == ["http://other/metrics"]

@@ -83,6 +83,10 @@ def test_tokens_in_time_by_hand(client: TestClient, books: Books) -> None:
         "first_token_met_ratio": None,
         "median_time_to_first_token_ms": None,
         "p99_time_to_first_token_ms": None,
+        "median_queue_time_ms": None,
+        "p99_queue_time_ms": None,
+        "median_request_latency_ms": None,
+        "p99_request_latency_ms": None,
         "coverage": 1.0,
     }
     assert mail["slo"] is None

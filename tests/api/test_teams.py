@@ -25,7 +25,7 @@ RANGES: tuple[dict[str, str], ...] = (
 )
 # Whose answers name what the other team has, to a key of everybody.
 TELLING = {
-    *("accelerators", "carbon", "coverage", "curves", "efficiency", "engines", "findings", "frontier"),
+    *("accelerators", "carbon", "chargeback", "coverage", "curves", "efficiency", "engines", "findings", "frontier"),
     *("ledger", "live", "metrics", "nodes", "phases", "pue", "series", "sites", "suppressions", "targets", "tariffs"),
     "workloads",
 }
@@ -141,6 +141,23 @@ def test_a_team_sees_the_figures_that_others_see_of_it(
     ours = beside.get("/api/v1/efficiency", asked)
     assert ours.json()["rows"]
     assert ours.json() == beside.get("/api/v1/efficiency", {**asked, "team": "search"}, beside.all).json()
+
+
+def test_a_team_sees_what_it_drew_and_others_only_as_the_rest(beside: Asker) -> None:
+    asked = {**RANGES[0], "by": "team,api_key"}
+    answer = beside.get("/api/v1/chargeback", asked).json()
+    assert [(row["group"]["workload"], row["group"]["api_key"], row["via"]) for row in answer["rows"]] == [
+        ("own-chat", "search-key", "gateway"),
+        ("own-chat", None, "direct"),
+    ]
+    [energy] = beside.get("/api/v1/efficiency", RANGES[0]).json()["rows"]
+    assert sum(row["energy_mj"] for row in answer["rows"]) == energy["energy_mj"]
+    assert [(row["model"], row["reason"]) for row in answer["unmatched"]] == [
+        ("nobodys-model", "no workload serves this model")
+    ]
+    everybody = beside.get("/api/v1/chargeback", asked, beside.all).json()
+    keys = [row["group"]["api_key"] for row in everybody["rows"] if row["group"]["workload"] == "own-chat"]
+    assert keys == ["search-key", "secret-team-key", None]
 
 
 def test_another_team_may_not_be_asked_for(beside: Asker) -> None:

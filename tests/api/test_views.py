@@ -52,6 +52,12 @@ def fleet(books: Books) -> Books:
         books.spent(node, boards[1], 0, IDLE_EMPTY, 700_001, at=at)
         books.spent(node, boards[1], 0, UNATTRIBUTED, 3, at=at, covered_us=0)
         books.host(node, 900_000, at=at)
+    books.do(
+        "INSERT INTO power_meter (site_id, name, level, covers, first_seen, last_seen)"
+        " SELECT site_id, 'pdu', 'rack', '{}', %s, %s FROM site",
+        *(T0, T0),
+    )
+    books.do("INSERT INTO power_meter_hour VALUES (%s, 30000000, 0, 180000000, 1, 1)", T0)
     books.close_hours()
     return books
 
@@ -165,7 +171,8 @@ def test_a_bound_on_time_reaches_the_table(fleet: Books, view: str) -> None:
     scans = [
         node
         for node in nodes(plan[0][0]["Plan"])
-        if re.search("ledger|host_|phase|_hyper", node.get("Relation Name", "")) and "Custom" not in node["Node Type"]
+        if re.search("ledger|host_|phase|power_meter_hour|_hyper", node.get("Relation Name", ""))
+        and "Custom" not in node["Node Type"]
     ]
     assert scans
     for node in scans:

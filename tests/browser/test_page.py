@@ -202,6 +202,59 @@ def test_a_range_is_picked_by_hand(visit: Visit, address: str, books: Books) -> 
     assert page.locator("a[rel=next]").count() == 1
 
 
+def test_the_scope_is_picked_kept_and_said(visit: Visit, address: str, books: Books) -> None:
+    """A host that costs half as much as its board, and a PUE of 1.25: 0.1, 0.15 and 0.1875 kWh for 10 000 tokens."""
+    fill(books)
+    for minute in range(10):
+        books.host(1, 18_000_000, at=T0 + dt.timedelta(minutes=2 * minute))
+    page = visit.page
+    page.goto(f"{address}/?range=6h")
+    assert page.locator("#scope-note").count() == 0
+    assert page.inner_text("#scope") == "accelerators"
+    page.click(".scopes a >> text=node")
+    assert page.inner_text("#tokens-per-kwh") == "66\u202f700"
+    assert page.inner_text("#scope") == "whole nodes"
+    assert "Findings count boards alone" in page.inner_text("#scope-note")
+    assert page.locator("#waterfall tr[aria-current] th").inner_text() == "nodes"
+    assert "150\u202fWh" in page.inner_text("#strip")
+    assert page.inner_text("#residual") == "0"
+    page.click(".scopes a >> text=facility")
+    assert "No PUE is set for ams1" in page.inner_text("#scope-note")
+    assert page.inner_text("#tokens-per-kwh") == "66\u202f700", "as long as the facility is not known"
+    books.do("INSERT INTO pue VALUES ('*', %s, 1.25)", T0 - dt.timedelta(days=2))
+    page.reload()
+    assert page.inner_text("#scope") == "the facility"
+    assert page.inner_text("#tokens-per-kwh") == "53\u202f300"
+    drawn(page)
+    # It is kept by every other choice, by what is refreshed in place, and on a phone.
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click(".ranges a >> text=24h")
+    page.click("#workloads tbody a")
+    page.click("#picker summary")
+    page.click("#picker button")
+    assert "scope=facility" in page.url
+    assert page.locator(".scopes a[aria-current]").inner_text() == "facility"
+    page.click(".scopes a >> text=accelerator")
+    assert "scope" not in page.url
+    assert visit.complaints == []
+
+
+def test_what_is_refreshed_in_place_keeps_its_scope(visit: Visit, address: str, books: Books) -> None:
+    fill(books)
+    books.host(1, 360_000_000)
+    page = visit.page
+    page.clock.install()
+    page.goto(f"{address}/?range=1h&scope=node")
+    assert page.inner_text("#tokens-per-kwh") == "50\u202f000"
+    page.wait_for_selector("#freshness.live")
+    page.clock.fast_forward(11_000)
+    books.do("UPDATE ledger_minute SET output_tokens = 2 * output_tokens")
+    books.do("UPDATE finding SET state = 'closed', until = %s", T0)  # which an event tells of
+    page.locator("#tokens-per-kwh", has_text="100\u202f000").wait_for()  # 200 000 at the accelerators
+    assert page.inner_text("#scope") == "whole nodes"
+    assert visit.complaints == []
+
+
 def test_everything_is_reached_by_keyboard(visit: Visit, address: str, books: Books) -> None:
     fill(books)
     page = visit.page

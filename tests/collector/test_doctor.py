@@ -33,6 +33,7 @@ from wattmill_collector.listener import Listener
 from wattmill_collector.log import Throttle
 from wattmill_collector.reader import Reader
 from wattmill_collector.settings import Settings, SpoolSettings
+from wattmill_collector.targets import BmcSettings
 from wattmill_collector.transport import Answer
 from wattmill_collector.wire import AbsenceReading, AcceleratorReading, EngineReading, HostReading, Reading
 
@@ -81,6 +82,11 @@ def reader_of(source: Fixed | Exception, *, wanted: bool = False) -> Reader:
 
     clock = FakeClock()
     return Reader("nvml", "accelerator", open_source, clock, Throttle(clock), wanted=wanted)
+
+
+def host_reader(name: str, *readings: Reading) -> Reader:
+    clock = FakeClock()
+    return Reader(name, "host", lambda: Fixed(*readings), clock, Throttle(clock))
 
 
 class Scripted:
@@ -140,6 +146,27 @@ def test_a_host_with_something_to_read_passes() -> None:
 def test_a_host_with_nothing_to_read_fails() -> None:
     checks = list(check_sources([reader_of(NotHere("No driver."))], FakeClock(), discover=True))
     assert [(check.subject, check.status) for check in checks] == [("nvml", "OK"), ("sources", "FAIL")]
+
+
+def test_a_bmc_that_gives_what_another_source_gave_is_said_to_be_spare() -> None:
+    redfish = HostReading(domain="chassis", source="redfish", power_mw=1000)
+    checks = list(check_sources([host_reader("redfish", redfish), host_reader("ipmi")], FakeClock(), discover=False))
+    assert [(check.subject, check.status, check.text) for check in checks] == [
+        ("host", "OK", "chassis: power only by redfish"),
+        ("ipmi", "OK", "Not needed: redfish says what the whole node draws."),
+    ]
+
+
+def test_a_bmc_that_has_not_answered_yet_is_a_warning() -> None:
+    first, _ = check_sources([host_reader("ipmi")], FakeClock(), discover=False)
+    assert (first.subject, first.status) == ("ipmi", "WARN")
+
+
+def test_an_unchecked_certificate_of_a_bmc_is_a_warning(tmp_path: Path) -> None:
+    bmc = BmcSettings("https://10.0.0.7", "monitor", tmp_path / "password", verify=False)
+    checks = list(check_settings(settings(tmp_path, bmc=(bmc,))))
+    assert [check.status for check in checks] == ["OK", "WARN"]
+    assert "ca_file" in checks[1].fix
 
 
 def test_a_source_asked_for_by_name_fails_when_it_is_not_here() -> None:

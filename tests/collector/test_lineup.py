@@ -11,11 +11,14 @@ import pytest
 from support.fake_clock import FakeClock
 from support.fake_engine import FakeEngine
 from support.nvml_standin import NvmlStandin
-from wattmill_collector.lineup import line_up
+from support.redfish_standin import RedfishStandin, server_chassis
+from wattmill_collector.clock import SystemClock
+from wattmill_collector.lineup import PATIENCE_US, line_up
 from wattmill_collector.log import Throttle
 from wattmill_collector.reader import Reader
 from wattmill_collector.settings import EngineSettings, Settings, SourceSettings, SpoolSettings
-from wattmill_collector.wire import EngineReading
+from wattmill_collector.targets import parse_bmcs
+from wattmill_collector.wire import EngineReading, HostReading
 
 SECOND_US = 1_000_000
 START_US = 1_764_030_001 * SECOND_US
@@ -42,7 +45,7 @@ class Readers:
             node="gpu-017",
             nvml_library=gpus.library,
             engines=(engine,),
-            sources=SourceSettings(host="off"),
+            sources=SourceSettings(host="off", ipmi="off"),
         )
         self.readers: list[Reader] = line_up(settings, clock, Throttle(clock))
 
@@ -95,3 +98,34 @@ def test_a_lost_board_stays_the_one_that_its_index_meant(
     assert readers.boards_of_the_engine(0) == both
     gpus.lose(0)
     assert [readers.boards_of_the_engine(second) for second in (10, 20, 60)] == [both] * 3
+
+
+def test_the_node_is_what_its_bmc_says_and_not_what_its_acpi_meter_says_too(tmp_path: Path) -> None:
+    """600 W at the BMC, 590 W at the firmware's meter, the same joules: one chassis, beside the package inside it."""
+    files = {
+        "powercap/intel-rapl:0/name": "package-0",
+        "powercap/intel-rapl:0/energy_uj": "5",
+        "powercap/intel-rapl:0/max_energy_range_uj": "262143328850",
+        "hwmon/hwmon0/name": "power_meter",
+        "hwmon/hwmon0/power1_average": "590000000",
+    }
+    for name, text in files.items():
+        (tmp_path / "sys/class" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/class" / name).write_text(text)
+    clock = SystemClock()
+    with RedfishStandin() as bmc:
+        bmc.documents |= server_chassis(watts=600)
+        settings = Settings(
+            spool=SpoolSettings(Path("unused")),
+            node="127.0.0.1",
+            host_root=tmp_path,
+            bmc=parse_bmcs([{"url": bmc.url.replace("127.0.0.1", "{node}")}]),
+            sources=SourceSettings(nvml="off", ipmi="off"),
+            discover=False,
+        )
+        readers = line_up(settings, clock, Throttle(clock), patience_us=PATIENCE_US)
+        readings = [r for reader in readers for r in reader.read(START_US)]
+        for reader in readers:
+            reader.close()
+    found = [(r.domain, r.source, r.power_mw) for r in readings if isinstance(r, HostReading)]
+    assert found == [("chassis", "redfish", 600_000), ("package-0", "rapl", None)]

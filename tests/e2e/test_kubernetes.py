@@ -30,7 +30,7 @@ class Cluster:
         self.stack = stack
         self.engines = 0
         self.gpus = NvmlStandin(folder / "nvml", boards=4)
-        self.gpus.set(3, mig_enabled=1)
+        self.slices = self.gpus.set_instances(3, "1g.10gb", "3g.40gb", "3g.40gb")
         (folder / "pod-resources").mkdir()
         self.kubelet = stack.enter_context(KubeletStandin(folder / "pod-resources/kubelet.sock"))
         self.api = stack.enter_context(KubeApiStandin(folder / "api"))
@@ -93,11 +93,11 @@ def test_each_accelerator_has_its_pod(cluster: Cluster) -> None:
             "search", f"rank-{number}", "engine", {"nvidia.com/gpu.shared": [f"{boards[1]}::{number}"]}
         )
     cluster.run("embed-0", annotations={"wattmill.io/model": "bge-m3"})
-    cluster.kubelet.give("search", "embed-0", "engine", {"nvidia.com/mig-1g.10gb": ["MIG-00000003-1111"]})
+    cluster.kubelet.give("search", "embed-0", "engine", {"nvidia.com/mig-1g.10gb": [cluster.slices[0]]})
     cluster.run("claim-0")
     cluster.kubelet.claim("search", "claim-0", "engine", driver="gpu.nvidia.com", pool=NODE, device="gpu-2")
     cluster.api.put(pod("research", "train-0", ip="127.0.1.99", ports={"ssh": 22, "nccl": 1}))
-    cluster.kubelet.give("research", "train-0", "engine", {"nvidia.com/mig-3g.40gb": ["MIG-00000003-2222"]})
+    cluster.kubelet.give("research", "train-0", "engine", {"nvidia.com/mig-3g.40gb": [cluster.slices[1]]})
     cluster.kubelet.give("search", "ended-zzk2w", "engine", {"nvidia.com/gpu": [boards[0]]})
     cluster.api.put(pod("search", "ended-zzk2w", phase="Succeeded"))
 
@@ -115,6 +115,8 @@ def test_each_accelerator_has_its_pod(cluster: Cluster) -> None:
         "embed": ([boards[3]], "share", "search", "bge-m3"),
         "claim": ([boards[2]], "pod", "search", "served"),
     }
+    shares = {r["workload"]: r.get("accelerator_shares_ppm") for r in readings if r["kind"] == "engine"}
+    assert shares == {"chat": None, "rank-0": [500_000], "rank-1": [500_000], "embed": [142_857], "claim": None}
     absent = {r["id"]: r["reason"] for r in readings if r["kind"] == "absence" and r["subject"] == "engine"}
     assert absent == {"pod:research/train-0": "no_metrics_port"}
     assert sum(r.get("output_tokens", 0) for r in readings) == 7

@@ -117,7 +117,7 @@ def sglang(s: State) -> str:
             for mode, value in (
                 ("prefill_compute", s.input - s.cached),
                 ("prefill_cache", s.cached),
-                ("decode", s.output),
+                ("decode", s.output - s.finished if s.ranks == 1 else s.output),  # the prefill samples the first token
             ):
                 if value:
                     page.append(f'sglang:realtime_tokens_total{{{at},mode="{mode}"}} {float(value)}')

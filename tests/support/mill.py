@@ -17,7 +17,7 @@ import psycopg
 
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
 from wattmill_collector.catalogue import Histogram
-from wattmill_collector.wire import AcceleratorReading, EngineReading, HostReading, NodeHeader, Reading, Receipt
+from wattmill_collector.wire import AcceleratorReading, EngineReading, NodeHeader, Reading, Receipt
 
 START_US = 1_750_000_020_000_000 // 3_600_000_000 * 3_600_000_000  # a whole hour, UTC
 
@@ -30,14 +30,25 @@ class Engine:
     model: str
     epoch: int
     epoch_start_us: int | None
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
+    input_tokens: int | None = 0
+    cached_input_tokens: int | None = 0
     output_tokens: int | None = 0
-    running: int = 0
+    running: int | None = 0
     method: str = "configured"
     version: str = ""
     inter_token_latency: Histogram | None = None
     time_to_first_token: Histogram | None = None
+    queue_time: Histogram | None = None
+    request_latency: Histogram | None = None
+    team: str = ""
+    shares_ppm: tuple[int, ...] = ()
+    share_by: str = ""
+    role: str = ""
+    confidence: str = ""
+    activity_ppm: int | None = None
+    requests_finished: int | None = None
+    draft_tokens: int | None = None
+    silent: bool = False
 
 
 @dataclasses.dataclass
@@ -48,6 +59,7 @@ class Board:
     epoch: int = 1
     processes: int = 1
     memory_used_bytes: int = 60 * 2**30
+    utilisation_ratio: float | None = None
 
 
 class Node:
@@ -74,6 +86,11 @@ class Node:
         self.engines[target] = Engine(target, tuple(boards), workload, model, **fields)
         return self.engines[target]
 
+    def worker(self, target: str, boards: Sequence[str], workload: str = "chat", **fields: Any) -> Engine:
+        """Boards that compute for an engine on another node: no counters, no process that is known."""
+        nothing = dict.fromkeys(("input_tokens", "cached_input_tokens", "output_tokens", "running", "epoch_start_us"))
+        return self.engine(target, boards, workload, **{**nothing, "role": "worker", "epoch": 0, **fields})
+
     def readings(self) -> list[Reading]:
         boards: list[Reading] = [
             AcceleratorReading(
@@ -86,6 +103,7 @@ class Node:
                 power_limit_mw=700_000,
                 process_count=b.processes,
                 memory_used_bytes=b.memory_used_bytes,
+                utilisation_ratio=b.utilisation_ratio,
             )
             for b in self.boards.values()
         ]
@@ -96,7 +114,13 @@ class Node:
                 version=e.version,
                 model=e.model,
                 workload=e.workload,
+                team=e.team,
                 accelerators=e.boards,
+                accelerator_shares_ppm=e.shares_ppm,
+                share_by=e.share_by,
+                role=e.role,
+                confidence=e.confidence,
+                activity_ppm=e.activity_ppm,
                 method=e.method,
                 epoch=e.epoch,
                 epoch_start_us=e.epoch_start_us,
@@ -106,8 +130,13 @@ class Node:
                 requests_running=e.running,
                 inter_token_latency=e.inter_token_latency,
                 time_to_first_token=e.time_to_first_token,
+                queue_time=e.queue_time,
+                request_latency=e.request_latency,
+                requests_finished=e.requests_finished,
+                draft_tokens=e.draft_tokens,
             )
             for e in self.engines.values()
+            if not e.silent
         ]
         return boards + engines
 
@@ -116,7 +145,7 @@ class Node:
         seconds: float = 10,
         energy: Mapping[str, int] | None = None,
         tokens: Mapping[str, tuple[int, int, int]] | None = None,
-        host: Sequence[HostReading] = (),
+        host: Sequence[Reading] = (),
         lost: bool = False,
     ) -> ParsedBatch:
         """Move the clock and the counters on and read them; `lost`: the counters moved, nobody read them."""
@@ -126,8 +155,8 @@ class Node:
             board.energy_mj = (board.energy_mj or 0) + mj
         for target, (input_tokens, cached, output_tokens) in (tokens or {}).items():
             engine = self.engines[target]
-            engine.input_tokens += input_tokens
-            engine.cached_input_tokens += cached
+            engine.input_tokens = (engine.input_tokens or 0) + input_tokens
+            engine.cached_input_tokens = (engine.cached_input_tokens or 0) + cached
             engine.output_tokens = (engine.output_tokens or 0) + output_tokens
         self.sequence += 1
         readings = self.readings() + list(host)

@@ -320,22 +320,53 @@ class Holding:
     end_us: int
     active: bool
     weight: int
+    share: int = -1
+    """Parts of `shares.WHOLE`; -1: none of its own."""
+    activity: int = -1
+
+
+def share_from_ppm(ppm: int, whole: int) -> int:
+    """The simplest fraction within a millionth; -1 stays -1."""
+    if ppm < 0:
+        return -1
+    said = Fraction(min(ppm, 10**6), 10**6)
+    for below in range(1, 65):
+        near = Fraction(round(said * below), below)
+        if whole % below == 0 and near > 0 and abs(near - said) <= Fraction(1, 10**6):
+            return int(near * whole)
+    return int(said * whole)
 
 
 def attribute(
-    start_us: int, end_us: int, energy_mj: int, empty: bool, holdings: Sequence[Holding]
+    start_us: int, end_us: int, energy_mj: int, empty: bool, holdings: Sequence[Holding], whole: int = 10**6
 ) -> list[tuple[int, int | None, int, int]]:
     """(account, holding, energy, time) of each piece of one accelerator interval."""
     covering = [h for h, held in enumerate(holdings) if held.start_us < end_us <= held.end_us]
-    active = [h for h in covering if holdings[h].active]
+    fixed = [h for h in covering if holdings[h].share >= 0]
+    others = [h for h in covering if holdings[h].share < 0]
     if not covering:
         return [(3 if empty else 4, None, energy_mj, end_us - start_us)]
-    holders = active or covering
-    weights = [holdings[h].weight for h in active] or [1] * len(covering)
-    energies = largest_remainder(energy_mj, weights)
-    times = largest_remainder(end_us - start_us, weights)
+    # First the shares, and beside them what they leave.
+    shares = [min(holdings[h].share, whole) for h in fixed]
+    shares.append(max(whole - sum(shares), 0))
+    *fixed_mj, left_mj = largest_remainder(energy_mj, shares)
+    *fixed_us, left_us = largest_remainder(end_us - start_us, shares)
+    found: list[tuple[int, int | None, int, int]] = [
+        (1 if holdings[h].active else 2, h, mj, us) for h, mj, us in zip(fixed, fixed_mj, fixed_us, strict=True)
+    ]
+    if not others:
+        return [*found, (4, None, left_mj, left_us)] if shares[-1] else found
+    # Then what they leave, among the others.
+    active = [h for h in others if holdings[h].active]
+    holders = active or others
+    weights = [holdings[h].weight for h in active] or [1] * len(others)
+    activities = [holdings[h].activity for h in active]
+    if activities and min(activities) >= 0 and max(activities) > 0:
+        weights = activities
+    energies = largest_remainder(left_mj, weights)
+    times = largest_remainder(left_us, weights)
     account = 1 if active else 2
-    return [(account, h, e, t) for h, e, t in zip(holders, energies, times, strict=True)]
+    return found + [(account, h, e, t) for h, e, t in zip(holders, energies, times, strict=True)]
 
 
 def divide(amount: int, parts: int) -> list[int]:

@@ -16,10 +16,18 @@
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
        DRIVER_NOT_LOADED = 9, UNKNOWN = 999 };
-enum { MAX_BOARDS = 16, MAX_PROCESSES = 512 };
+enum { MAX_BOARDS = 16, MAX_PROCESSES = 512, MAX_INSTANCES = 8, MAX_LISTED = 64 };
 /* What a call reads; index of `status` (the error the call answers with) and of `calls` (how often it was called). */
 enum { FIELDS, ENERGY, POWER_AVERAGE, POWER_INSTANT, POWER_USAGE, POWER_LIMIT, UTILISATION, MEMORY, CLOCKS, TEMPERATURE,
-       REASONS, PROCESSES, IDENTITY, CALL_KINDS };
+       REASONS, PROCESSES, IDENTITY, CLIENTS, BUSY, MIG_MODE, MIG_COUNT, MIG_HANDLES, MIG_IDS, MIG_ATTRIBUTES,
+       MIG_NAMES, MIG_PROCESSES, CALL_KINDS };
+
+/* A MIG device: a compute instance in a GPU instance. Its processes are in its own list and, by id, in the board's. */
+struct instance {
+    char uuid[96], name[96];
+    uint32_t present, gpu_instance, compute_instance, gpu_slices, compute_slices, process_count;
+    uint32_t pids[MAX_LISTED];
+};
 
 struct board {
     uint64_t version;          /* odd while the driver of the test writes (a sequence lock) */
@@ -37,7 +45,10 @@ struct board {
     uint32_t utilisation_percent, sm_clock_mhz, memory_clock_mhz, temperature_celsius;
     uint32_t architecture, lost; /* lost: error of every call on the board */
     uint32_t mig_enabled, process_count;
-    uint32_t pids[MAX_PROCESSES];
+    uint32_t pids[MAX_PROCESSES], gpu_instances[MAX_PROCESSES], compute_instances[MAX_PROCESSES];
+    uint32_t client_count, busy_count;
+    uint32_t client_pids[MAX_LISTED], busy_pids[MAX_LISTED], busy_percent[MAX_LISTED];
+    struct instance instances[MAX_INSTANCES];
     uint32_t status[CALL_KINDS];
     uint32_t calls[CALL_KINDS];
 };
@@ -55,7 +66,7 @@ struct process { uint32_t pid; uint64_t memory; uint32_t gpu_instance, compute_i
 
 static struct state *state;
 static int initialised;
-static char handles[MAX_BOARDS], slices[MAX_BOARDS];
+static char handles[MAX_BOARDS], slices[MAX_BOARDS * MAX_INSTANCES];
 
 static int attach(void) {
     if (state) return SUCCESS;
@@ -89,6 +100,18 @@ static int board_of(void *handle, int kind, struct board **board) {
     __atomic_add_fetch(&(*board)->calls[kind], 1, __ATOMIC_RELAXED);
     return (*board)->lost ? (int)(*board)->lost : (int)(*board)->status[kind];
 }
+/* The MIG device behind a handle, and its board, once a call of this kind may succeed. */
+static int instance_of(void *handle, int kind, struct board **board, struct instance **instance) {
+    if (!initialised) return UNINITIALIZED;
+    long index = (char *)handle - slices;
+    if (index < 0 || index >= (long)state->board_count * MAX_INSTANCES) return INVALID_ARGUMENT;
+    *board = &state->boards[index / MAX_INSTANCES];
+    *instance = &(*board)->instances[index % MAX_INSTANCES];
+    __atomic_add_fetch(&(*board)->calls[kind], 1, __ATOMIC_RELAXED);
+    return (*board)->lost ? (int)(*board)->lost : (int)(*board)->status[kind];
+}
+static int is_instance(void *handle) { return (char *)handle >= slices && (char *)handle < slices + sizeof slices; }
+#define INSTANCE(kind) struct board *b; struct instance *i; int status = instance_of(handle, kind, &b, &i); (void)b; if (status) return status
 #define BOARD(kind) struct board *b; int status = board_of(handle, kind, &b); if (status) return status
 
 static uint64_t energy_mj(struct board *b) {
@@ -158,9 +181,15 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
     SYSTEM;
     for (unsigned i = 0; i < state->board_count; i++)
         if (!strcmp(uuid, state->boards[i].uuid)) return nvmlDeviceGetHandleByIndex_v2(i, handle);
-    unsigned board; /* a slice of a board with MIG on is called MIG-<board in 8 hex digits>-<anything> */
+    for (unsigned n = 0; n < state->board_count * MAX_INSTANCES; n++) {
+        struct instance *i = &state->boards[n / MAX_INSTANCES].instances[n % MAX_INSTANCES];
+        if (!i->present || strcmp(uuid, i->uuid)) continue;
+        *handle = &slices[n];
+        return SUCCESS;
+    }
+    unsigned board; /* a slice that is not driven from outside is called MIG-<board in 8 hex digits>-<anything> */
     if (sscanf(uuid, "MIG-%8x-", &board) == 1 && board < state->board_count && state->boards[board].mig_enabled) {
-        *handle = &slices[board];
+        *handle = &slices[board * MAX_INSTANCES];
         return SUCCESS;
     }
     return NOT_FOUND;
@@ -168,8 +197,8 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *slice, void **board) {
     SYSTEM;
     long index = (char *)slice - slices;
-    if (index < 0 || index >= (long)state->board_count) return INVALID_ARGUMENT;
-    return nvmlDeviceGetHandleByIndex_v2((unsigned)index, board);
+    if (index < 0 || index >= (long)state->board_count * MAX_INSTANCES) return INVALID_ARGUMENT;
+    return nvmlDeviceGetHandleByIndex_v2((unsigned)(index / MAX_INSTANCES), board);
 }
 int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **handle) {
     SYSTEM;
@@ -179,8 +208,16 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **handle) {
 }
 int nvmlDeviceGetIndex(void *handle, unsigned *index) { BOARD(IDENTITY); *index = (unsigned)(b - state->boards); return SUCCESS; }
 int nvmlDeviceGetMinorNumber(void *handle, unsigned *minor) { return nvmlDeviceGetIndex(handle, minor); }
-int nvmlDeviceGetName(void *handle, char *name, unsigned length) { BOARD(IDENTITY); return text(name, length, b->name); }
-int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length) { BOARD(IDENTITY); return text(uuid, length, b->uuid); }
+int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
+    if (is_instance(handle)) { INSTANCE(MIG_NAMES); return text(name, length, i->name); }
+    BOARD(IDENTITY);
+    return text(name, length, b->name);
+}
+int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length) {
+    if (is_instance(handle)) { INSTANCE(MIG_HANDLES); return text(uuid, length, i->uuid); }
+    BOARD(IDENTITY);
+    return text(uuid, length, b->uuid);
+}
 int nvmlDeviceGetSerial(void *handle, char *serial, unsigned length) { BOARD(IDENTITY); return text(serial, length, "0000000000000"); }
 int nvmlDeviceGetArchitecture(void *handle, unsigned *architecture) { BOARD(IDENTITY); *architecture = b->architecture; return SUCCESS; }
 struct pci { char legacy[16]; unsigned domain, bus, device, device_id, subsystem_id; char bus_id[32]; };
@@ -279,39 +316,70 @@ int nvmlDeviceGetSupportedClocksEventReasons(void *handle, uint64_t *reasons) { 
 
 /* ---- processes ---- */
 static int processes(void *handle, unsigned *count, struct process *list) {
-    BOARD(PROCESSES);
     unsigned room = *count;
+    if (is_instance(handle)) {
+        INSTANCE(MIG_PROCESSES);
+        *count = i->process_count;
+        if (room < i->process_count) return INSUFFICIENT_SIZE;
+        for (unsigned n = 0; n < i->process_count; n++)
+            list[n] = (struct process){i->pids[n], ~0ull, i->gpu_instance, i->compute_instance};
+        return SUCCESS;
+    }
+    BOARD(PROCESSES);
     *count = b->process_count;
     if (room < b->process_count) return INSUFFICIENT_SIZE;
-    for (unsigned i = 0; i < b->process_count; i++)
-        list[i] = (struct process){b->pids[i], b->memory_used_bytes / b->process_count, 0xFFFFFFFF, 0xFFFFFFFF};
+    for (unsigned n = 0; n < b->process_count; n++)
+        list[n] = (struct process){b->pids[n], b->memory_used_bytes / b->process_count, b->gpu_instances[n], b->compute_instances[n]};
     return SUCCESS;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, struct process *list) { return processes(handle, count, list); }
 int nvmlDeviceGetComputeRunningProcesses_v2(void *handle, unsigned *count, struct process *list) { return processes(handle, count, list); }
 int nvmlDeviceGetMPSComputeRunningProcesses_v3(void *handle, unsigned *count, struct process *list) {
-    BOARD(PROCESSES);
-    (void)list;
-    *count = 0;
+    BOARD(CLIENTS);
+    unsigned room = *count;
+    *count = b->client_count;
+    if (room < b->client_count) return INSUFFICIENT_SIZE;
+    for (unsigned n = 0; n < b->client_count; n++)
+        list[n] = (struct process){b->client_pids[n], ~0ull, 0xFFFFFFFF, 0xFFFFFFFF};
     return SUCCESS;
 }
-int nvmlDeviceGetProcessUtilization(void *handle, void *samples, unsigned *count, uint64_t last) {
-    BOARD(PROCESSES);
-    (void)samples, (void)last;
-    *count = 0;
-    return NOT_FOUND;
+struct sample { uint32_t pid; uint64_t timestamp; uint32_t sm, memory, encoder, decoder; };
+int nvmlDeviceGetProcessUtilization(void *handle, struct sample *samples, unsigned *count, uint64_t last) {
+    BOARD(BUSY);
+    unsigned room = *count;
+    if (b->mig_enabled) return NOT_SUPPORTED;
+    *count = b->busy_count;
+    if (!b->busy_count || last >= now_us()) return NOT_FOUND; /* processes at 0 % are left out */
+    if (room < b->busy_count) return INSUFFICIENT_SIZE;
+    for (unsigned n = 0; n < b->busy_count; n++)
+        samples[n] = (struct sample){b->busy_pids[n], now_us(), b->busy_percent[n], 0, 0, 0};
+    return SUCCESS;
 }
 
-/* ---- MIG and GPM: MIG can be on, but nobody should ask for its slices' energy ---- */
+/* ---- MIG: instances that the test puts in; energy is the board's alone, and a MIG handle is refused it ---- */
 int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
-    BOARD(IDENTITY);
+    BOARD(MIG_MODE);
     *current = *pending = b->mig_enabled;
     return SUCCESS;
 }
-int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *is_mig) { BOARD(IDENTITY); *is_mig = 0; return SUCCESS; }
-int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) { BOARD(IDENTITY); *count = b->mig_enabled ? 7 : 0; return SUCCESS; }
-int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **mig) { BOARD(IDENTITY); (void)index, (void)mig; return NOT_FOUND; }
-int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) { BOARD(IDENTITY); (void)id; return NOT_SUPPORTED; }
+int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *is_mig) { SYSTEM; *is_mig = (unsigned)is_instance(handle); return SUCCESS; }
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) { BOARD(MIG_COUNT); *count = b->mig_enabled ? 7 : 0; return SUCCESS; }
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **mig) {
+    BOARD(MIG_HANDLES);
+    if (index >= MAX_INSTANCES || !b->mig_enabled || !b->instances[index].present) return NOT_FOUND;
+    *mig = &slices[(b - state->boards) * MAX_INSTANCES + index];
+    return SUCCESS;
+}
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) { INSTANCE(MIG_IDS); *id = i->gpu_instance; return SUCCESS; }
+int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *id) { INSTANCE(MIG_IDS); *id = i->compute_instance; return SUCCESS; }
+struct attributes { unsigned multiprocessors, copy, decoders, encoders, jpeg, ofa, gpu_slices, compute_slices; uint64_t memory_mb; };
+int nvmlDeviceGetAttributes_v2(void *handle, struct attributes *a) {
+    INSTANCE(MIG_ATTRIBUTES);
+    memset(a, 0, sizeof *a);
+    a->gpu_slices = i->gpu_slices;
+    a->compute_slices = i->compute_slices;
+    return SUCCESS;
+}
 struct gpm_support { unsigned version, supported; };
 int nvmlGpmQueryDeviceSupport(void *handle, struct gpm_support *support) { BOARD(IDENTITY); support->supported = 0; return SUCCESS; }
 int nvmlGpmSampleAlloc(void **sample) { (void)sample; return NOT_SUPPORTED; }

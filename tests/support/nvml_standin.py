@@ -39,13 +39,31 @@ LIBRARY = "libnvidia-ml.so.1"
 STATE = "nvml_standin.state"
 MAX_BOARDS = 16
 MAX_PROCESSES = 512
+MAX_INSTANCES = 8
+MAX_LISTED = 64
+NO_INSTANCE = 0xFFFF_FFFF
 CALL_KINDS = (
     "fields", "energy", "power_average", "power_instant", "power_usage", "power_limit", "utilisation", "memory",
-    "clocks", "temperature", "reasons", "processes", "identity",
+    "clocks", "temperature", "reasons", "processes", "identity", "clients", "busy", "mig_mode", "mig_count",
+    "mig_handles", "mig_ids", "mig_attributes", "mig_names", "mig_processes",
 )  # fmt: skip
 NOT_SUPPORTED = 3
 GPU_IS_LOST = 15
 HOPPER = 9
+
+
+class _Instance(ctypes.Structure):
+    _fields_ = [
+        ("uuid", ctypes.c_char * 96),
+        ("name", ctypes.c_char * 96),
+        ("present", ctypes.c_uint32),
+        ("gpu_instance", ctypes.c_uint32),
+        ("compute_instance", ctypes.c_uint32),
+        ("gpu_slices", ctypes.c_uint32),
+        ("compute_slices", ctypes.c_uint32),
+        ("process_count", ctypes.c_uint32),
+        ("pids", ctypes.c_uint32 * MAX_LISTED),
+    ]
 
 
 class _Board(ctypes.Structure):
@@ -77,6 +95,14 @@ class _Board(ctypes.Structure):
         ("mig_enabled", ctypes.c_uint32),
         ("process_count", ctypes.c_uint32),
         ("pids", ctypes.c_uint32 * MAX_PROCESSES),
+        ("gpu_instances", ctypes.c_uint32 * MAX_PROCESSES),
+        ("compute_instances", ctypes.c_uint32 * MAX_PROCESSES),
+        ("client_count", ctypes.c_uint32),
+        ("busy_count", ctypes.c_uint32),
+        ("client_pids", ctypes.c_uint32 * MAX_LISTED),
+        ("busy_pids", ctypes.c_uint32 * MAX_LISTED),
+        ("busy_percent", ctypes.c_uint32 * MAX_LISTED),
+        ("instances", _Instance * MAX_INSTANCES),
         ("status", ctypes.c_uint32 * len(CALL_KINDS)),
         ("calls", ctypes.c_uint32 * len(CALL_KINDS)),
     ]
@@ -135,6 +161,7 @@ class NvmlStandin:
         with state_file.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), size)
         self._state = _State.from_buffer(self._map)
+        self._privileged = True
         self._state.board_count = boards
         self._state.manual_clock = clock_us is not None
         self._state.clock_us = clock_us or 0
@@ -223,9 +250,66 @@ class NvmlStandin:
 
     def set_processes(self, board: int, pids: Sequence[int]) -> None:
         """Compute processes on a board."""
+        self._list(board, [(pid, NO_INSTANCE, NO_INSTANCE) for pid in pids])
+
+    def set_clients(self, board: int, pids: Sequence[int]) -> None:
+        """Clients of the MPS server on a board: a list of its own, beside that of the processes."""
         b = self._state.boards[board]
-        b.pids[: len(pids)] = list(pids)
-        b.process_count = len(pids)
+        b.client_pids[: len(pids)] = list(pids)
+        b.client_count = len(pids)
+
+    def set_busy(self, board: int, percent: Sequence[tuple[int, int]]) -> None:
+        """(process id, SM per cent) of the samples that the board has of its processes; a process may have several."""
+        b = self._state.boards[board]
+        b.busy_pids[: len(percent)] = [pid for pid, _ in percent]
+        b.busy_percent[: len(percent)] = [busy for _, busy in percent]
+        b.busy_count = len(percent)
+
+    # --- MIG ---
+
+    def set_instances(self, board: int, *profiles: str, privileged: bool = True) -> list[str]:
+        """Divide a board into MIG instances such as 3g.40gb, or 1c.3g.40gb of the GPU instance of the one before.
+
+        Returns their UUIDs. `privileged`: the board's own process list says on which instance a process runs.
+        """
+        b = self._state.boards[board]
+        b.mig_enabled = 1
+        self._privileged = privileged
+        gpu_instance, room, uuids = 0, 0, []
+        for nth in range(MAX_INSTANCES):
+            one = b.instances[nth]
+            one.present = nth < len(profiles)
+            one.process_count = 0
+            if not one.present:
+                continue
+            gpu_slices = int(profiles[nth].partition("g.")[0][-1])
+            slices = int(profiles[nth].partition("c.")[0]) if "c." in profiles[nth] else gpu_slices
+            if room < slices or "c." not in profiles[nth]:
+                gpu_instance, room = gpu_instance + 1, gpu_slices
+            room -= slices
+            one.uuid = f"MIG-{board:08x}-0000-5000-8000-{nth:012x}".encode()
+            one.name = bytes(b.name) + f" MIG {profiles[nth]}".encode()
+            one.gpu_instance, one.compute_instance = gpu_instance, gpu_slices - room - slices
+            one.gpu_slices, one.compute_slices = gpu_slices, slices
+            uuids.append(bytes(one.uuid).decode())
+        return uuids
+
+    def set_instance_processes(self, board: int, *pids: Sequence[int]) -> None:
+        """Compute processes on each of the instances of a board, in their order."""
+        b = self._state.boards[board]
+        everybody = []
+        for one, here in zip(b.instances, pids, strict=False):
+            one.pids[: len(here)] = list(here)
+            one.process_count = len(here)
+            ids = (one.gpu_instance, one.compute_instance) if self._privileged else (NO_INSTANCE, NO_INSTANCE)
+            everybody += [(pid, *ids) for pid in here]
+        self._list(board, everybody)
+
+    def _list(self, board: int, entries: Sequence[tuple[int, int, int]]) -> None:
+        b = self._state.boards[board]
+        for nth, (pid, gpu_instance, compute_instance) in enumerate(entries):
+            b.pids[nth], b.gpu_instances[nth], b.compute_instances[nth] = pid, gpu_instance, compute_instance
+        b.process_count = len(entries)
 
     # --- faults ---
 

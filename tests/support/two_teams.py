@@ -117,6 +117,8 @@ def mine(books: Books) -> None:
     books.spent(node, board, 0, IDLE_EMPTY, 400_000, at=T0 + 3 * MINUTE)
     for minute in range(4):
         books.host(node, 900_007, at=T0 + minute * MINUTE)
+    drew(books, "search", "own-model", 11)
+    drew(books, "search", "nobodys-model", 13)
     prices(books, "ams1", 2)
     prices(books, "*", 3)
     # Words about a whole node may be about anybody.
@@ -141,11 +143,30 @@ def theirs(books: Books) -> None:
     board, _ = tenant(books, far, "GPU-secret-2", "secret2", "secret-team", 11)
     books.spent(far, board, 0, UNATTRIBUTED, 300_000, at=T0 + 3 * MINUTE)
     books.host(far, 800_000)
+    for model in ("own-model", "secret-model", "secret3-model"):
+        drew(books, "secret-team", model, 17)
     prices(books, "secret-site", 5)
     books.do("INSERT INTO exposed_waste VALUES (1, 1, %s, false, 'low-batch', 'secret-site', 'secret-chat')", T0)
     books.do(
         "INSERT INTO suppression (node, since, until, created) VALUES ('secret-node', %s, %s, %s)", T0, T0 + HOUR, T0
     )
+
+
+def drew(books: Books, team: str, model: str, tokens: int) -> None:
+    """A caller of a gateway on the shared node."""
+    node = books.one("SELECT node_id FROM node WHERE name = 'gpu-1'")
+    client = books.one(
+        "INSERT INTO gateway_client (node_id, fingerprint, target, gateway_kind, model, provider, workload, team,"
+        ' api_key, "user", agent) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING client_id',
+        *(node, f"{team} {model}", "http://127.0.0.1:4000/metrics", "litellm", model, "vllm", ""),
+        *(team, f"{team}-key", f"{team}-user", f"{team}-agent"),
+    )
+    books.do(
+        "INSERT INTO gateway_minute (time, input_tokens, cached_input_tokens, output_tokens, client_id, node_id)"
+        " SELECT %s, %s, 0, %s, client_id, node_id FROM gateway_client WHERE client_id = %s",
+        *(T0, tokens, tokens, client),
+    )
+    books.do("INSERT INTO gateway_hour SELECT * FROM gateway_minute WHERE client_id = %s", client)
 
 
 class Asker:

@@ -10,15 +10,18 @@ The steps, each a kernel of `wattmill_analytics`:
   3. `attribute`: each part's energy goes to an account, split between the engines that held the board;
   4. `increments` of each engine's token counters, spread and divided over the boards of its placement;
   5. sums by (minute, board, placement, account).
-Latency histograms go the same way bucket by bucket, onto minutes of their own.
+Latency histograms go the same way bucket by bucket, onto minutes of their own; so do power meters and the consumers of
+gateways, which are no part of the ledger.
 """
 
 from __future__ import annotations
 
 from wattmill_api.accounting.boards import board_intervals, ledger
 from wattmill_api.accounting.engines import engine_intervals, engine_minutes, with_late_counters
+from wattmill_api.accounting.gateways import close_gateways
 from wattmill_api.accounting.host import host_minutes
 from wattmill_api.accounting.latency import close_latencies
+from wattmill_api.accounting.meters import close_meters
 from wattmill_api.accounting.windows import HOUR_US, MINUTE_US, Window, extended, read, widened, windows_of
 from wattmill_api.store import rollup
 from wattmill_api.store.database import Connection
@@ -63,8 +66,11 @@ def close_window(connection: Connection, window: Window) -> None:
         samples = with_late_counters(connection, read(connection, "engine", fleet, part))
         engines = engine_intervals(samples, fleet)
         tables = [*ledger(boards, engines, fleet, part), engine_minutes(engines, fleet, part)]
-        tables += host_minutes(connection, fleet, part)
+        host, chassis = host_minutes(connection, fleet, part, tables)
+        tables += host
         rollup.replace_minutes(connection, part.node_ids, part.first_us, part.last_us, tables)
         first, last = part.first_us // HOUR_US * HOUR_US, -(-part.last_us // HOUR_US) * HOUR_US
         rollup.sum_hours(connection, part.node_ids, first, last)
         close_latencies(connection, fleet, part)
+        close_gateways(connection, fleet, part)
+        close_meters(connection, part, chassis)

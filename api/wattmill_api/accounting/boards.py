@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from wattmill_analytics import attribution, buckets, increments
-from wattmill_api.accounting.engines import EngineIntervals
+from wattmill_analytics import attribution, buckets, increments, shares
+from wattmill_api.accounting.engines import EngineIntervals, held_by
 from wattmill_api.accounting.gauges import known, mean, ppm, whole_mean
 from wattmill_api.accounting.status import COUNTED, COVERED
 from wattmill_api.accounting.windows import MINUTE_US, Window, gap_us, minute_of_sample, nodes_of
@@ -102,7 +102,7 @@ def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, wi
     part_end = np.minimum(boards["time_us"][source], minute + MINUTE_US)
     estimated = np.where(result.status[source] == increments.ESTIMATED, energy, 0)
     is_covered = np.isin(result.status[source], COVERED)
-    held = _holdings(engines, boards.ids, fleet)
+    held = _holdings(engines, intervals, fleet)
     pieces = attribution.attribute(
         offsets=np.searchsorted(board[source], np.arange(len(boards.ids) + 1)).astype(np.int64),
         start_us=part_start,
@@ -114,6 +114,8 @@ def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, wi
         held_end_us=held.end_us,
         held_active=held.active,
         held_weight=held.weight,
+        held_share=held.share,
+        held_activity=held.activity_ppm,
     )
     part = pieces.interval
     placement = np.where(pieces.holder >= 0, held.placement_id[pieces.holder], 0) if held.placement_id.size else 0
@@ -168,49 +170,63 @@ def _occupancy(boards: Samples) -> NDArray[np.uint8]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Holdings:
-    """Engine intervals projected on boards: CSR over boards, sorted by end."""
+    """Engine intervals projected on boards: CSR over boards, sorted by end. `share` is in parts of `shares.WHOLE`."""
 
     offsets: Int64
     start_us: Int64
     end_us: Int64
     active: NDArray[np.uint8]
     weight: Int64
+    share: Int64
+    activity_ppm: Int64
     placement_id: Int64
 
 
-def _holdings(engines: EngineIntervals, board_ids: Int64, fleet: Fleet) -> Holdings:
-    samples = engines.samples
-    ends = np.flatnonzero(engines.start_us >= 0)
+def _holdings(engines: EngineIntervals, intervals: BoardIntervals, fleet: Fleet) -> Holdings:
+    samples, board_ids = engines.samples, intervals.samples.ids
+    ends = np.flatnonzero(engines.held_from_us >= 0)
     index = {id_: i for i, id_ in enumerate(board_ids.tolist())}
     placements = samples["placement_id"][ends]
-    on_boards = {
-        placement_id: [index[id_] for id_ in fleet.placement_accelerators.get(placement_id, ()) if id_ in index]
-        for placement_id in np.unique(placements).tolist()
-    }
+    on_boards: dict[int, list[tuple[int, int]]] = {}  # (position of the board, part of it in ppm) by placement
+    for placement_id in np.unique(placements).tolist():
+        held = held_by(fleet, placement_id)
+        parts = held.shares_ppm or (-1,) * len(held.accelerator_ids)
+        on_boards[placement_id] = [
+            (index[id_], part) for id_, part in zip(held.accelerator_ids, parts, strict=True) if id_ in index
+        ]
     counts = np.array([len(on_boards[p]) for p in placements.tolist()], np.int64)
     rows = np.repeat(ends, counts)
-    board = np.array([b for p in placements.tolist() for b in on_boards[p]], np.int64)
-    order = (
-        np.lexsort((samples["placement_id"][rows], samples["time_us"][rows], board))
-        if len(rows)
-        else np.zeros(0, np.int64)
-    )
+    pairs = np.array([pair for p in placements.tolist() for pair in on_boards[p]], np.int64).reshape(-1, 2)
+    board, share_ppm = pairs[:, 0], pairs[:, 1]
+    order = np.lexsort((samples["placement_id"][rows], samples["time_us"][rows], board))
     rows, board = rows[order], board[order]
-    moved = engines.moved
-    uncached = np.where(
-        moved["computed_input_tokens"] >= 0,
-        moved["computed_input_tokens"],
-        np.maximum(moved["input_tokens"], 0) - np.maximum(moved["cached_input_tokens"], 0),
+    input_tokens, cached, computed, output = (
+        engines.own(name, fleet)[rows]
+        for name in ("input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens")
     )
-    weight = np.maximum(uncached, 0) + np.maximum(moved["output_tokens"], 0)
+    uncached = np.where(computed >= 0, computed, np.maximum(input_tokens, 0) - np.maximum(cached, 0))
+    active = engines.active[rows].copy()
+    silent = np.flatnonzero(engines.silent[rows])
+    active[silent] = _was_busy(intervals, board[silent], samples["time_us"][rows[silent]])
     return Holdings(
         offsets=np.searchsorted(board, np.arange(len(board_ids) + 1)).astype(np.int64),
-        start_us=engines.start_us[rows],
+        start_us=engines.held_from_us[rows],
         end_us=samples["time_us"][rows],
-        active=engines.active[rows].astype(np.uint8),
-        weight=weight[rows],
+        active=active.astype(np.uint8),
+        weight=np.maximum(uncached, 0) + np.maximum(output, 0),
+        share=shares.from_ppm(share_ppm[order]),
+        activity_ppm=samples["activity_ppm"][rows],
         placement_id=samples["placement_id"][rows],
     )
+
+
+def _was_busy(intervals: BoardIntervals, board: Int64, time_us: Int64) -> NDArray[np.bool_]:
+    """Whether boards were in use when they were read at these times; False where they were not, or it was not said."""
+    if not len(board):
+        return np.zeros(0, bool)
+    rows = np.flatnonzero(intervals.samples.ratios["utilisation_ratio"] > 0)
+    busy = set(zip(intervals.board[rows].tolist(), intervals.samples["time_us"][rows].tolist(), strict=True))
+    return np.array([pair in busy for pair in zip(board.tolist(), time_us.tolist(), strict=True)], bool)
 
 
 def _token_rows(engines: EngineIntervals, fleet: Fleet, window: Window) -> tuple[Int64, Int64]:
@@ -220,18 +236,17 @@ def _token_rows(engines: EngineIntervals, fleet: Fleet, window: Window) -> tuple
     node_ids = np.repeat(np.array([node_of[id_] for id_ in samples.ids.tolist()], np.int64), np.diff(samples.offsets))
     keys, values = [np.zeros((0, 5), np.int64)], [np.zeros((0, 4 + 2 * len(LEDGER_TOKENS)), np.int64)]
     for column, name in enumerate(LEDGER_TOKENS):
+        moved = engines.own(name, fleet)
         rows = np.flatnonzero(
             (engines.start_us >= 0)
-            & (engines.moved[name] >= 0)
+            & (moved >= 0)
             & (samples["time_us"] > window.first_us)
             & (engines.start_us < window.last_us)
         )
-        parts = buckets.spread(
-            start_us=engines.start_us[rows], end_us=samples["time_us"][rows], amount=engines.moved[name][rows]
-        )
+        parts = buckets.spread(start_us=engines.start_us[rows], end_us=samples["time_us"][rows], amount=moved[rows])
         inside = (parts.bucket_us >= window.first_us) & (parts.bucket_us < window.last_us)
         source, amount = rows[parts.source[inside]], parts.amount[inside]
-        boards = [fleet.placement_accelerators.get(p, ()) or (0,) for p in samples["placement_id"][source].tolist()]
+        boards = [held_by(fleet, p).accelerator_ids or (0,) for p in samples["placement_id"][source].tolist()]
         counts = np.array([len(b) for b in boards], np.int64)
         _, shares = attribution.divide(amount, counts)
         each = np.repeat(np.arange(len(source)), counts)

@@ -55,11 +55,13 @@ def windows_of(spans: Sequence[tuple[int, int, int]], most_nodes: int = 64) -> l
 def ids_of(fleet: Fleet, device: Device) -> Int64:
     if device == "accelerator":
         return fleet.accelerator_ids
+    if device == "chassis":
+        return fleet.chassis_node_ids
     return fleet.engine_ids if device == "engine" else np.array(sorted(fleet.nodes), np.int64)
 
 
 def nodes_of(fleet: Fleet, device: Device) -> dict[int, int]:
-    if device == "host":
+    if device in ("host", "chassis"):
         return {node_id: node_id for node_id in fleet.nodes}
     ids, nodes = (
         (fleet.accelerator_ids, fleet.accelerator_node_ids)
@@ -85,7 +87,8 @@ class Edge:
     """One device at the edges of a window: the last sample up to it, and the first behind it, where they matter.
 
     `inside`: it has samples in the window. `before_us` may be the start of the engine's process, when the device's
-    first sample ever counts from there. `after_us` is None too when the last sample inside lies on the edge.
+    first sample ever counts from there. The sample behind counts though the last one inside lies on the edge: it was
+    booked from an earlier one, if that one came late.
     """
 
     node_id: int
@@ -146,7 +149,7 @@ def _with_reach(window: Window, edges: list[Edge], fleet: Fleet) -> Window:
 
 
 def _edges(connection: Connection, fleet: Fleet, window: Window) -> list[Edge]:
-    devices: tuple[Device, ...] = ("accelerator", "engine", "host")
+    devices: tuple[Device, ...] = ("accelerator", "engine", "host", "chassis")
     return [edge for device in devices for edge in _edges_of(connection, device, fleet, window)]
 
 
@@ -158,7 +161,6 @@ def _edges_of(connection: Connection, device: Device, fleet: Fleet, window: Wind
     inside: dict[int, int] = {}  # device -> process start of its first sample inside, or -1
     before: dict[int, int] = {}
     after: dict[int, int] = {}
-    on_edge: set[int] = set()
     for id_, i in position.items():
         low, high = int(samples.offsets[i]), int(samples.offsets[i + 1])
         times = samples["time_us"][low:high]
@@ -170,10 +172,7 @@ def _edges_of(connection: Connection, device: Device, fleet: Fleet, window: Wind
             after[id_] = int(times[end])
         if begin < end:
             inside[id_] = int(samples["epoch_start_us"][low + begin])
-            if times[end - 1] == window.last_us:
-                on_edge.add(id_)
-                after.pop(id_, None)
-    alone = [i for i in ids if i not in after and i not in on_edge]
+    alone = [i for i in ids if i not in after]
     # A node that has sent nothing newer has no sample behind the window: nothing to look for, which is the normal case.
     alone = [i for i in alone if fleet.nodes[node_of[i]].last_seen_us > window.last_us]
     after |= rollup.neighbours(connection, device, "after", alone, window.last_us, window.last_us + FARTHEST_US)

@@ -1,7 +1,8 @@
 """What the first page shows of one view: how efficient, where the energy went, who wastes it, what to do. No HTML.
 
 The numbers are those of `/api/v1/efficiency`, `/ledger`, `/findings` and `/frontier`, made by the same functions out of
-one snapshot. The ledger is read once, by step and workload; totals, accounts and trends are sums of that.
+one snapshot. The ledger is read once, by step and workload; totals, accounts and trends are sums of that. At a wider
+scope it is read again with the hosts: the meter and the accounts beside it stay those of the boards.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import Any
 
 from wattmill_api import coverage
 from wattmill_api.overview.books import Books, read
+from wattmill_api.overview.consumers import Consumers, consumers
 from wattmill_api.overview.headline import Headline, headline
+from wattmill_api.overview.meters import Meters, meters
 from wattmill_api.overview.places import Places, places
 from wattmill_api.overview.quality import Quality, quality
 from wattmill_api.overview.trend import Trend, trend
 from wattmill_api.overview.waterfall import Waterfall, waterfall
 from wattmill_api.overview.workloads import Workload, workloads
+from wattmill_api.parameters import EnergyScope
 from wattmill_api.routes.findings import document
 from wattmill_api.store import findings, query
 from wattmill_api.store.database import Connection
@@ -32,10 +36,14 @@ SHOWN_FINDINGS, SHOWN_OVER = 10, 8
 class Overview:
     """Everything the page says. `findings` are rows of /findings that are not over: the first of `open_count`.
 
+    `scope` is that of the energies; narrower than the view's where `without_pue` names sites that lack a PUE.
+
     `over` are those that ended in the range: the first of `over_count`.
     """
 
     view: View
+    scope: EnergyScope
+    without_pue: tuple[str, ...]
     nodes: int
     boards: int
     simulated: bool
@@ -49,6 +57,8 @@ class Overview:
     open_count: int
     over_count: int
     quality: Quality
+    meters: Meters | None
+    consumers: Consumers | None
 
     @property
     def empty(self) -> bool:
@@ -63,7 +73,7 @@ def overview(connection: Connection, view: View, retained: dt.timedelta) -> Over
     """
     with connection.transaction():
         query.one_snapshot(connection)
-        there = query.inventory(connection, "nodes", filters=view.filters, after=0, limit=MOST_NODES)
+        there = query.inventory(connection, "nodes", filters=view.filters, after=0, limit=MOST_NODES, now=view.now)
         boards = sum(node["accelerators"] for node in there)
         books = read(connection, view, view.step(boards))
         found = _findings(connection, view, books)
@@ -73,12 +83,16 @@ def overview(connection: Connection, view: View, retained: dt.timedelta) -> Over
         split = waterfall(connection, view, books, len({device.node_id for device in expected}), retained)
         owners = workloads(connection, view, books, found)
         where = places(connection, view, books, expected)
+        above = meters(connection, view, boards)
+        drew = consumers(connection, view, books)
         told = quality(connection, view, expected, there, boards)
         top = headline(connection, view, books, total, owners, found)
     still = [finding for finding in found if finding.until is None]
     over = [finding for finding in found if finding.until is not None]
     return Overview(
         view=view,
+        scope=books.scope,
+        without_pue=books.without_pue,
         nodes=len(there),
         boards=boards,
         simulated=any(node["simulated"] for node in there),
@@ -92,6 +106,8 @@ def overview(connection: Connection, view: View, retained: dt.timedelta) -> Over
         open_count=len(still),
         over_count=len(over),
         quality=told,
+        meters=above,
+        consumers=drew,
     )
 
 

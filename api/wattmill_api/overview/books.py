@@ -1,4 +1,8 @@
-"""The ledger of a view, read once by step, workload and account: what all parts of the page are sums of."""
+"""The ledger of a view, read once by step, workload and account: what all parts of the page are sums of.
+
+At the scopes node and facility it is read with the hosts' energy shared out, as /efficiency does it, and x PUE. Where a
+site lacks a PUE the facility is not known: the books are those of the nodes then, and say so.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wattmill_api import efficiency
+from wattmill_api import efficiency, facility
 from wattmill_api.efficiency import ExpectedUs
-from wattmill_api.parameters import Window, window
+from wattmill_api.parameters import EnergyScope, RangeQuestion, Window, window
 from wattmill_api.store import prices, query
 from wattmill_api.store.database import Connection
 from wattmill_api.store.prices import Prices
@@ -24,7 +28,11 @@ Owner = tuple[str | None, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Books:
-    """`facts` sum to the range by workload and account; `stepped` to the same by step, of each workload or of all."""
+    """`facts` sum to the range by workload and account; `stepped` to the same by step, of each workload or of all.
+
+    Both are at `scope`, which is node where facility was asked for and `without_pue` names sites. `boards` are as
+    `facts`, at the accelerators.
+    """
 
     view: View
     window: Window
@@ -33,14 +41,17 @@ class Books:
     cuts: Sequence[dt.datetime]
     facts: Sequence[Facts]
     stepped: Sequence[Facts]
+    boards: Sequence[Facts]
+    scope: EnergyScope
+    without_pue: tuple[str, ...] = ()
 
     def owners(self) -> list[Owner]:
         """Workload, model and team of all energy there is; Nones for nobody's."""
         return list(dict.fromkeys(owner_of(item) for item in self.facts))
 
     def rows(self, facts: Iterable[Facts], expected_us: ExpectedUs | None = None) -> list[dict[str, Any]]:
-        """Rows of /efficiency at the scope of accelerators."""
-        return efficiency.rows(
+        """Rows of /efficiency out of facts that are at the scope of the books already."""
+        rows = efficiency.rows(
             list(facts),
             self.prices,
             scope="accelerator",
@@ -48,16 +59,29 @@ class Books:
             cuts=self.cuts,
             expected_us=expected_us,
         )
+        return [{**row, "scope": self.scope} for row in rows]
+
+    def other(self, connection: Connection, question: RangeQuestion, step: str | None, limit: int) -> list[Facts]:
+        """All energy of another range at the scope of the books; none where a site lacks a PUE in it."""
+        cuts = self.prices.cuts() if self.scope == "facility" else []
+        asked = window(question, step, self.view.now, cuts)
+        cuts = [cut for cut in cuts if asked.start < cut < asked.end]
+        facts = energy(connection, self.view, asked, self.scope, by=(), cuts=cuts, by_account=False, limit=limit)
+        return [] if self._lacks_pue(facts, asked, cuts) else at_scope(facts, self.prices, self.scope, asked, cuts)
+
+    def _lacks_pue(self, facts: Sequence[Facts], asked: Window, cuts: Sequence[dt.datetime]) -> bool:
+        return self.scope == "facility" and bool(facility.without_pue(facts, self.prices, asked.start, cuts))
 
     def total(self, expected_us: ExpectedUs | None) -> dict[str, Any] | None:
         """The one row of /efficiency for the whole range; None where nothing was read."""
         rows = self.rows((dataclasses.replace(item, group=(), account=None) for item in self.facts), expected_us)
         return rows[0] if rows else None
 
-    def by_account(self) -> dict[int, int]:
+    @staticmethod
+    def by_account(facts: Iterable[Facts]) -> dict[int, int]:
         """Energy in mJ by account."""
         sums: dict[int, int] = {}
-        for item in self.facts:
+        for item in facts:
             if item.account is not None:
                 sums[item.account] = sums.get(item.account, 0) + item.energy_mj
         return sums
@@ -70,15 +94,59 @@ def read(connection: Connection, view: View, step: dt.timedelta) -> Books:
     steps = window(view.question(), step, view.now, known.cuts())
     cuts = [cut for cut in known.cuts() if whole.start < cut < whole.end]
 
-    def facts(asked: Window, by: Sequence[str]) -> list[Facts]:
-        return query.energy(
-            connection, asked, by=by, filters=view.filters, cuts=cuts, by_account=True, limit=MOST_FACTS + 1
-        )
+    def facts(asked: Window, by: Sequence[str], scope: EnergyScope = view.scope) -> list[Facts]:
+        return energy(connection, view, asked, scope, by=by, cuts=cuts, limit=MOST_FACTS + 1)
 
     stepped = facts(steps, OWNER)
-    if len(stepped) > MOST_FACTS:
-        return Books(view, whole, steps, known, cuts, facts(whole, OWNER), facts(steps, ()))
-    return Books(view, whole, steps, known, cuts, merged(stepped, whole.start), stepped)
+    many = len(stepped) > MOST_FACTS
+    stepped = facts(steps, ()) if many else stepped
+    if view.scope == "accelerator":
+        boards = facts(whole, OWNER) if many else merged(stepped, whole.start)
+        return Books(view, whole, steps, known, cuts, boards, stepped, boards, view.scope)
+    # Not the sum of the steps: hosts are shared by the minute or by the hour, as /efficiency does it for the range.
+    nodes = facts(whole, OWNER)
+    lacking = facility.without_pue(nodes, known, whole.start, cuts) if view.scope == "facility" else ()
+    scope: EnergyScope = "node" if lacking else view.scope
+    return Books(
+        *(view, whole, steps, known, cuts),
+        facts=at_scope(nodes, known, scope, whole, cuts),
+        stepped=at_scope(stepped, known, scope, steps, cuts),
+        boards=facts(whole, OWNER, "accelerator"),
+        scope=scope,
+        without_pue=lacking,
+    )
+
+
+def energy(
+    connection: Connection,
+    view: View,
+    asked: Window,
+    scope: EnergyScope,
+    *,
+    by: Sequence[str],
+    cuts: Sequence[dt.datetime],
+    by_account: bool = True,
+    limit: int,
+) -> list[Facts]:
+    """Energy of a view: of the boards, or of the nodes for the two wider scopes."""
+    return query.energy(
+        connection,
+        asked,
+        by=by,
+        filters=view.filters,
+        cuts=cuts,
+        by_account=by_account,
+        with_host=scope != "accelerator",
+        limit=limit,
+    )
+
+
+def at_scope(
+    facts: Sequence[Facts], known: Prices, scope: EnergyScope, asked: Window, cuts: Sequence[dt.datetime]
+) -> list[Facts]:
+    """Facts of nodes with the energy that the scope makes of it; every site has a PUE."""
+    scaled = efficiency.scoped(facts, known, scope, asked.start, cuts)
+    return [dataclasses.replace(item, energy_mj=energy_mj or 0) for item, energy_mj in zip(facts, scaled, strict=True)]
 
 
 def merged(facts: Iterable[Facts], start: dt.datetime) -> list[Facts]:

@@ -11,8 +11,7 @@ from wattmill_api.coverage import settled_at
 from wattmill_api.efficiency import per_kwh
 from wattmill_api.overview.books import IDLE_EMPTY, IDLE_LOADED, Books
 from wattmill_api.overview.workloads import Distance, Workload, together
-from wattmill_api.parameters import MINUTE, RangeQuestion, window
-from wattmill_api.store import query
+from wattmill_api.parameters import MINUTE, RangeQuestion
 from wattmill_api.store.database import Connection
 from wattmill_api.store.findings import Finding
 from wattmill_api.view import View
@@ -60,8 +59,8 @@ def headline(
     """The headline of a view. `owners` by waste, `found` by energy."""
     earlier, compared = view.earlier()
     of_now = None if total is None else total["tokens_per_kwh"]
-    before = _per_kwh(connection, earlier, sum(item.span_us for item in books.facts))
-    accounts = books.by_account()
+    before = _per_kwh(connection, earlier, books)
+    accounts = books.by_account(books.facts)
     idle_mj = accounts.get(IDLE_LOADED, 0) + accounts.get(IDLE_EMPTY, 0)
     spent_mj = sum(accounts.values())
     worst = next((one for one in owners if one.name is not None and one.waste_mj > 0), None)
@@ -69,7 +68,7 @@ def headline(
     distances = [one.distance for one in owners if one.distance is not None]
     return Headline(
         total=total,
-        now=_now(connection, view),
+        now=_now(connection, view, books),
         change=of_now / before if of_now and before else None,
         compared=compared,
         distance=together(distances) if distances else None,
@@ -86,22 +85,20 @@ def _action(worst: Workload | None, found: Sequence[Finding]) -> Finding | None:
     return max(mine or found, key=lambda finding: (finding.mj_per_day or 0, finding.energy_mj), default=None)
 
 
-def _per_kwh(connection: Connection, view: View, span_us: int) -> float | None:
-    """Output tokens per kWh of another range; None where less than `LEAST_COMPARED` of `span_us` was read in it."""
-    asked = window(view.question(), None, view.now)
-    facts = query.energy(connection, asked, by=[], filters=view.filters, cuts=[], limit=1000)
-    if sum(item.span_us for item in facts) < LEAST_COMPARED * span_us:
+def _per_kwh(connection: Connection, view: View, books: Books) -> float | None:
+    """Output tokens per kWh of another range; None where less than `LEAST_COMPARED` of the books was read in it."""
+    facts = books.other(connection, view.question(), None, 1000)
+    if sum(item.span_us for item in facts) < LEAST_COMPARED * sum(item.span_us for item in books.facts):
         return None
     return per_kwh(sum(item.output_tokens or 0 for item in facts), sum(item.energy_mj for item in facts))
 
 
-def _now(connection: Connection, view: View) -> Now | None:
+def _now(connection: Connection, view: View, books: Books) -> Now | None:
     """The newest minutes of the range; None where it has none that are closed."""
     end = min(view.end, settled_at(view.now))
     if end - NOW < view.start:
         return None
-    asked = window(RangeQuestion(start=end - NOW, end=end), "1m", view.now)
-    facts = query.energy(connection, asked, by=[], filters=view.filters, cuts=[], limit=1000)
+    facts = books.other(connection, RangeQuestion(start=end - NOW, end=end), "1m", 1000)
     minutes = {item.bucket for item in facts}
     if not minutes:
         return None

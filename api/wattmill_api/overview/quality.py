@@ -46,7 +46,8 @@ class Silent:
 class Quality:
     """Of `start` to `end`, the last part of the range. `distrusted`: readings that contradicted their counter.
 
-    `gaps` and `silent` are the worst of `gaps_count` and `silent_count`. `age`: of the newest reading of all.
+    `gaps`, `silent` and `unread` are the worst, or first, of their counts. `unread`: targets of engines that can't be
+    read or understood. `age`: of the newest reading of all.
     """
 
     start: dt.datetime
@@ -57,6 +58,8 @@ class Quality:
     gaps_count: int
     silent: tuple[Silent, ...]
     silent_count: int
+    unread: tuple[Mapping[str, Any], ...]
+    unread_count: int
     age: dt.timedelta | None
 
 
@@ -89,6 +92,7 @@ def quality(
         if view.now - node["last_seen"] > max(MINUTE, SILENT_TICKS * dt.timedelta(microseconds=node["interval_us"]))
     ]
     silent.sort(key=lambda each: each.last_seen)
+    unread = query.unread(connection, view.filters, view.now, MOST_ISLANDS)
     expected_us = sum(item.expected_us for item in covered)
     return Quality(
         start=asked.start,
@@ -99,5 +103,7 @@ def quality(
         gaps_count=len(gaps),
         silent=tuple(silent[:SHOWN]),
         silent_count=len(silent),
+        unread=tuple(unread[:SHOWN]),
+        unread_count=len(unread),
         age=max((view.now - max(node["last_seen"] for node in nodes)), dt.timedelta(0)) if nodes else None,
     )

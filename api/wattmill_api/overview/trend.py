@@ -54,7 +54,8 @@ def trend(view: View, books: Books) -> Trend:
     tokens: dict[dt.datetime, int] = defaultdict(int)
     span_us: dict[dt.datetime, int] = defaultdict(int)
     for item in books.stepped:
-        account = item.account or UNATTRIBUTED
+        # A host without boards that used anything is nobody's, as far as boards go.
+        account = item.account if item.account in ACCOUNTS else UNATTRIBUTED
         spent[item.bucket][account] = spent[item.bucket].get(account, 0) + item.energy_mj
         tokens[item.bucket] += item.output_tokens or 0
         span_us[item.bucket] += item.span_us

@@ -79,7 +79,7 @@ class Waterfall:
 
 def waterfall(connection: Connection, view: View, books: Books, nodes: int, retained: dt.timedelta) -> Waterfall:
     """The waterfall of a view. `nodes`: how many have boards. `retained`: how long minutes are kept."""
-    accounts = books.by_account()
+    accounts = books.by_account(books.boards)
     ledger_mj = sum(accounts.values())
     meter_mj, meter_reason = None, None
     if view.names_owner:
@@ -104,7 +104,7 @@ def waterfall(connection: Connection, view: View, books: Books, nodes: int, reta
         Step(name, meaning, energy_mj, share / 1000, begin)
         for name, meaning, energy_mj, share, begin in zip(
             (*NAMES.values(), "host", "facility overhead"),
-            (*MEANINGS.values(), "CPU and memory", "cooling, distribution"),
+            (*MEANINGS.values(), "CPU, memory, and what a chassis adds", "cooling, distribution"),
             energies,
             shares,
             begins,
@@ -136,7 +136,7 @@ def _facility(books: Books, hosts: Sequence[Facts]) -> tuple[int | None, str | N
     if books.view.names_owner or books.view.names_board:
         return None, "not told apart"
     sums: dict[tuple[int, str], int] = defaultdict(int)
-    for item in (*books.facts, *hosts):
+    for item in (*books.boards, *hosts):
         sums[item.slice, item.site] += item.energy_mj
     total = 0
     for (number, site), energy_mj in sums.items():
@@ -164,7 +164,7 @@ def _phases(connection: Connection, view: View, books: Books) -> list[int]:
         if each.verdict == IDENTIFIED and each.output_tokens:
             days[each.workload, each.model or None, each.team or None].append(each)
     parts = [0, 0, 0, 0]
-    for item in books.facts:
+    for item in books.boards:
         if item.account == SERVING:
             mine = days.get(owner_of(item))
             for i, energy_mj in enumerate(_parts(item, mine) if mine else (0, 0, 0, item.energy_mj)):

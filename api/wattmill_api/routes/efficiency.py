@@ -64,6 +64,10 @@ class Slo(BaseModel):
     first_token_met_ratio: float | None = Field(description="Share of the requests whose first token met its target.")
     median_time_to_first_token_ms: float | None
     p99_time_to_first_token_ms: float | None
+    median_queue_time_ms: float | None
+    p99_queue_time_ms: float | None
+    median_request_latency_ms: float | None
+    p99_request_latency_ms: float | None
     coverage: float | None = Field(description="Share of the row's output tokens that have a histogram and a target.")
 
 

@@ -7,7 +7,14 @@ from typing import Any
 _RANGE = {"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T11:00:00Z", "step": None}
 _TOKENS = {"input": 5_400_000, "cached_input": 2_100_000, "output": 1_250_000}
 _SEEN = {"first_seen": "2026-03-01T08:00:00Z", "last_seen": "2026-03-02T11:00:00Z"}
-_HELD = {"method": "process", "since": "2026-03-01T08:00:10Z", "until": "2026-03-02T11:00:00Z"}
+_HELD = {
+    "share_by": None,
+    "role": None,
+    "method": "process",
+    "confidence": "high",
+    "since": "2026-03-01T08:00:10Z",
+    "until": "2026-03-02T11:00:00Z",
+}
 _OWNER = {"workload": "chat-qwen3-32b", "model": "qwen3-32b", "team": "search"}
 _TARGET = "http://127.0.0.1:8000/metrics"
 _UUID = "GPU-5d3b3c1e-0a4f-4c7e-9f0e-3a1c2b4d5e6f"
@@ -43,6 +50,57 @@ _FINDING = {
     "simulated": False,
     "history": None,
 }
+_METER = {
+    "time": "2026-03-02T10:00:00Z",
+    "meter": "r12-a + r12-b",
+    "meters": ["r12-a", "r12-b"],
+    "level": "rack",
+    "chassis": False,
+    "site": "ams1",
+    "covers": ["rack=r12"],
+    "nodes": 2,
+    "energy_mj": 46_800_000_000,
+    "below": {"accelerator_mj": 28_100_000_000, "host_mj": 16_900_000_000, "meters_mj": 45_000_000_000},
+    "difference_mj": 1_800_000_000,
+    "ratio": 0.9615384615384616,
+    "coverage": 1.0,
+    "below_coverage": 1.0,
+    "whole_ratio": 1.0,
+    "reconciles": True,
+    "reason": None,
+    "measured_pue": None,
+    "set_pue": None,
+    "quality": "measured",
+    "estimated_mj": 0,
+    "simulated": False,
+}
+_CHARGEBACK: list[dict[str, Any]] = [
+    {
+        "time": "2026-03-02T10:00:00Z",
+        "group": {"workload": "chat-qwen3-32b", "team": team},
+        "via": via,
+        "tokens": {"input": tokens[0], "cached_input": tokens[1], "output": tokens[2]},
+        "requests": requests,
+        "share_ratio": share,
+        "energy_mj": energy_mj,
+        "energy_kwh": energy_mj / 3_600_000_000,
+        "cost": {"currency": "EUR", "total": 0.06 * share},
+        "co2_grams": 125 * share,
+        "weights": "phases",
+        "prefill_mj_per_token": 80.0,
+        "decode_mj_per_token": 400.0,
+        "flags": [],
+        "coverage": 1.0,
+        "quality": "measured",
+        "scope": "accelerator",
+        "missing": [],
+        "simulated": False,
+    }
+    for team, via, tokens, requests, share, energy_mj in (
+        ("search", "gateway", (3_400_000, 1_400_000, 750_000), 4100, 0.6, 1_080_000_000),
+        (None, "direct", (2_000_000, None, 500_000), None, 0.4, 720_000_000),
+    )
+]
 _OPENED = {"time": "2026-03-01T22:10:04Z", "what": "opened", "by": "detection", "note": None}
 _SUPPRESSION = {
     "id": 7,
@@ -114,6 +172,10 @@ _EFFICIENCY = {
         "first_token_met_ratio": 0.97,
         "median_time_to_first_token_ms": 180.0,
         "p99_time_to_first_token_ms": 640.0,
+        "median_queue_time_ms": 4.0,
+        "p99_queue_time_ms": 210.0,
+        "median_request_latency_ms": 5200.0,
+        "p99_request_latency_ms": 21000.0,
         "coverage": 1.0,
     },
 }
@@ -127,6 +189,7 @@ _LEDGER = {
     "coverage": 1.0,
     "estimated_mj": 0,
     "quality": "measured",
+    "missing": [],
     "simulated": False,
 }
 _REFERENCE = {
@@ -279,11 +342,27 @@ EXAMPLES: dict[str, Any] = {
         ]
     },
     "efficiency": {**_RANGE, "scope": "accelerator", "by": ["workload"], "rows": [_EFFICIENCY]},
+    "chargeback": {
+        **_RANGE,
+        "scope": "accelerator",
+        "by": ["team"],
+        "rows": _CHARGEBACK,
+        "unmatched": [
+            {
+                "model": "claude-sonnet-4",
+                "provider": "anthropic",
+                "tokens": {"input": 91_000, "cached_input": 40_000, "output": 7_700},
+                "reason": "anthropic computes it elsewhere",
+            }
+        ],
+    },
+    "meters": {**_RANGE, "rows": [_METER]},
     "ledger": {
         **_RANGE,
         "scope": "accelerator",
         "by": ["node"],
         "rows": [_LEDGER],
+        "pue_mj": None,
         "meter_mj": 1_800_000_000,
         "residual_mj": 0,
         "closes": True,
@@ -363,6 +442,7 @@ EXAMPLES: dict[str, Any] = {
                 **_SEEN,
                 "accelerators": 8,
                 "engines": 4,
+                "host_sources": {"package-0": "rapl", "package-1": "rapl"},
             }
         ],
         "next_cursor": None,
@@ -378,10 +458,11 @@ EXAMPLES: dict[str, Any] = {
                 "index": 0,
                 "model": "NVIDIA H100 80GB HBM3",
                 "vendor": "nvidia",
+                "source": "nvml",
                 "memory_total_bytes": 85_520_809_984,
                 "power_limit_mw": 700_000,
                 **_SEEN,
-                "placements": [{"engine": _TARGET, **_OWNER, **_HELD}],
+                "placements": [{"engine": _TARGET, **_OWNER, "share": None, **_HELD}],
             }
         ],
         "next_cursor": None,
@@ -398,7 +479,10 @@ EXAMPLES: dict[str, Any] = {
                 "engine_kind": "vllm",
                 "version": "0.11.0",
                 **_SEEN,
-                "placements": [{**_OWNER, "accelerators": [_UUID], **_HELD}],
+                "state": "reading",
+                "since": None,
+                "detail": None,
+                "placements": [{**_OWNER, "accelerators": [_UUID], "shares": None, **_HELD}],
             }
         ],
         "next_cursor": None,
@@ -418,6 +502,7 @@ EXAMPLES: dict[str, Any] = {
                         "site": "ams1",
                         "labels": {"rack": "r12"},
                         "accelerators": [_UUID],
+                        "shares": None,
                         **_HELD,
                     }
                 ],

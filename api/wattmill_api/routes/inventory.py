@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from wattmill_api import auth
+from wattmill_api import auth, coverage
 from wattmill_api.parameters import Names, Question
 from wattmill_api.routes.documents import answer, problems
 from wattmill_api.store import query
@@ -16,6 +16,10 @@ from wattmill_api.store.query import Inventory
 
 router = APIRouter(tags=["inventory"])
 PROBLEMS = problems(401, 403, 422, 503)
+SENTENCES = {
+    "no_reading": coverage.NO_READING[1],
+    "gone": "Its node reports, but names this engine no more: it ended, or was taken from the configuration.",
+}
 
 
 class InventoryQuestion(Question):
@@ -51,6 +55,7 @@ class NodeModel(BaseModel):
     last_seen: dt.datetime
     accelerators: int
     engines: int
+    host_sources: dict[str, str] = Field(description="What reads each energy domain of the host, where that was said.")
 
 
 class PlacementModel(BaseModel):
@@ -64,7 +69,14 @@ class PlacementModel(BaseModel):
     site: str | None = None
     labels: dict[str, str] | None = None
     accelerators: list[str] | None = None
+    shares: list[float] | None = Field(
+        None, description="The part of each of `accelerators` that is this engine's alone; null: no part of its own."
+    )
+    share: float | None = Field(None, description="The same of one accelerator, in its own row.")
+    share_by: str | None = Field(description="What the parts are made of: mig, replicas, processes, configured.")
+    role: str | None = Field(description="prefill, decode, frontend, worker; null: all of an engine.")
     method: str | None
+    confidence: str | None = Field(description="How far to trust it: high, medium, low; null: the agent did not say.")
     since: dt.datetime
     until: dt.datetime
 
@@ -78,6 +90,7 @@ class AcceleratorModel(BaseModel):
     index: int | None
     model: str | None
     vendor: str | None
+    source: str | None = Field(description="What reads it: nvml, dcgm-exporter, …")
     memory_total_bytes: int | None
     power_limit_mw: int | None
     first_seen: dt.datetime
@@ -96,6 +109,12 @@ class EngineModel(BaseModel):
     version: str | None
     first_seen: dt.datetime
     last_seen: dt.datetime
+    state: str = Field(
+        description="reading; or why it is not read: not_understood, timeout, … as the agent says it, no_reading (its "
+        "node is silent), gone (its node does not name it any more). A target that never could be read has a row too."
+    )
+    since: dt.datetime | None = Field(description="Since when it is not read; null: it is.")
+    detail: str | None = Field(description="One sentence on that.")
     placements: list[PlacementModel]
 
 
@@ -195,9 +214,13 @@ def _page(request: Request, what: Inventory, question: SitesQuestion | Inventory
             filters={"site": question.site or None, "node": node or None},
             after=question.cursor,
             limit=question.limit + 1,
+            now=request.app.state.now(),
         )
     page = rows[: question.limit]
     next_cursor = page[-1]["cursor"] if len(rows) > len(page) else None
+    for row in page:
+        if row.get("state") in SENTENCES:
+            row["detail"] = SENTENCES[row["state"]]
     return answer(
         {"rows": [{k: v for k, v in row.items() if k != "cursor"} for row in page], "next_cursor": next_cursor}
     )

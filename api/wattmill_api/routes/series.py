@@ -56,9 +56,12 @@ CHARTS: dict[str, Chart] = {
     "output_tokens": Chart("engine", "{token}", "sum", "sum"),
     "requests_finished": Chart("engine", "{request}", "sum", "sum"),
     "preemptions": Chart("engine", "{preemption}", "sum", "sum"),
+    "draft_tokens": Chart("engine", "{token}", "sum", "sum"),
+    "accepted_draft_tokens": Chart("engine", "{token}", "sum", "sum"),
     "requests_running": Chart("engine", "{request}", "mean", "sum"),
     "requests_waiting": Chart("engine", "{request}", "mean", "sum"),
     "kv_cache_usage_ratio": Chart("engine", "1", "mean", "mean"),
+    "activity_ratio": Chart("engine", "1", "mean", "mean"),
 }
 # Out of the ledger: tokens and energy of the same rows.
 RATIOS = {"tokens_per_kwh": "{token}/kW.h", "joules_per_token": "J/{token}"}

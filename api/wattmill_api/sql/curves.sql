@@ -1,8 +1,10 @@
 -- Statements of store/curves.py: minutes of replicas as arrays, counts of curves in and out.
 
 -- name: placements
--- Replicas of the window and what makes them comparable. One whose boards are unknown has no energy per token.
-SELECT p.placement_id, p.engine_id, COALESCE(NULLIF(w.model, ''), w.name), a.model, e.engine_kind,
+-- Replicas of the window and what makes them comparable. One whose boards are unknown has no energy per token, one that
+-- only prefills has no output, and a part of a board is like no other. Those that only decode are like each other.
+SELECT p.placement_id, p.engine_id, COALESCE(NULLIF(w.model, ''), w.name), a.model,
+       e.engine_kind || CASE WHEN p.role = 'decode' THEN ' decode' ELSE '' END,
        cardinality(p.accelerator_ids), n.simulated, n.interval_us
 FROM placement p
 JOIN engine e USING (engine_id)
@@ -11,7 +13,7 @@ JOIN workload w USING (workload_id)
 JOIN LATERAL (
     SELECT min(model) AS model FROM accelerator WHERE accelerator_id = ANY(p.accelerator_ids)
 ) a ON a.model <> ''
-WHERE p.until >= %(first)s AND p.since < %(last)s
+WHERE p.until >= %(first)s AND p.since < %(last)s AND p.role IN ('', 'decode') AND cardinality(p.shares_ppm) = 0
 ORDER BY p.placement_id
 
 -- name: add_families
@@ -62,12 +64,14 @@ WITH energy AS (
     WHERE time >= %(first)s AND time < %(last)s AND placement_id = ANY(%(placement_ids)s)
     GROUP BY time, placement_id
 ), work AS (
-    SELECT time, placement_id, sum(input_tokens) AS input_tokens,
-           sum(COALESCE(cached_input_tokens, GREATEST(0, input_tokens - computed_input_tokens))) AS cached_input_tokens,
+    SELECT m.time, m.placement_id, sum(input_tokens) FILTER (WHERE p.role <> 'decode') AS input_tokens,
+           sum(COALESCE(cached_input_tokens, GREATEST(0, input_tokens - computed_input_tokens)))
+               FILTER (WHERE p.role <> 'decode') AS cached_input_tokens,
            sum(output_tokens) AS output_tokens, sum(covered_us) AS covered_us, avg(requests_running) AS running
-    FROM engine_minute
-    WHERE time >= %(first)s AND time < %(last)s AND placement_id = ANY(%(placement_ids)s)
-    GROUP BY time, placement_id
+    FROM engine_minute m
+    JOIN placement p USING (placement_id)
+    WHERE m.time >= %(first)s AND m.time < %(last)s AND m.placement_id = ANY(%(placement_ids)s)
+    GROUP BY m.time, m.placement_id
 )
 SELECT w.placement_id::bigint, w.time, COALESCE(e.serving_mj, 0)::bigint, COALESCE(e.estimated_mj, 0)::bigint,
        GREATEST(e.untrusted_us, 60000000 - w.covered_us, 0)::bigint,

@@ -7,9 +7,10 @@ SELECT max(time) FROM accelerator_minute WHERE time >= %(oldest)s AND time <= %(
 SELECT nextval('detection_turn')
 
 -- name: engines
--- Engines seen since `first`, under the workload and on the boards of their latest placement.
+-- Engines seen since `first`, under the workload and on the boards of their latest placement. A front end makes no
+-- tokens of its own and a worker shows none: nothing is judged by them.
 WITH latest AS (
-    SELECT DISTINCT ON (engine_id) engine_id, workload_id, accelerator_ids FROM placement
+    SELECT DISTINCT ON (engine_id) engine_id, workload_id, accelerator_ids, role FROM placement
     ORDER BY engine_id, until DESC, since DESC, placement_id DESC
 ), held AS (
     SELECT engine_id, array_agg(placement_id ORDER BY placement_id) AS placement_ids FROM placement GROUP BY engine_id
@@ -17,14 +18,14 @@ WITH latest AS (
 SELECT e.engine_id,
        s.name || '/' || n.name || ' ' || e.target || CASE WHEN e.series = '' THEN '' ELSE ' ' || e.series END AS name,
        s.name AS site, n.name AS node, n.simulated, latest.workload_id, w.name AS workload, w.model, w.team,
-       latest.accelerator_ids AS board_ids, held.placement_ids, n.interval_us
+       latest.role, latest.accelerator_ids AS board_ids, held.placement_ids, n.interval_us
 FROM engine e
 JOIN node n USING (node_id)
 JOIN site s USING (site_id)
 JOIN latest USING (engine_id)
 JOIN held USING (engine_id)
 JOIN workload w USING (workload_id)
-WHERE e.last_seen >= %(first)s
+WHERE e.last_seen >= %(first)s AND latest.role NOT IN ('frontend', 'worker')
 ORDER BY e.engine_id
 
 -- name: boards
@@ -35,6 +36,7 @@ WHERE a.last_seen >= %(first)s
 ORDER BY a.accelerator_id
 
 -- name: engine_minutes
+-- Of tokens what is the engine's own to account for: see accounting/engines.py.
 WITH energy AS (
     SELECT l.time, p.engine_id,
            sum(l.energy_mj) FILTER (WHERE account = 1) AS serving_mj,
@@ -45,14 +47,17 @@ WITH energy AS (
     WHERE l.time >= %(first)s AND l.time < %(last)s AND l.placement_id = ANY(%(placement_ids)s)
     GROUP BY l.time, p.engine_id
 ), work AS (
-    SELECT time, engine_id, sum(input_tokens) AS input_tokens,
-           sum(COALESCE(cached_input_tokens, GREATEST(0, input_tokens - computed_input_tokens))) AS cached_input_tokens,
-           sum(output_tokens) AS output_tokens, sum(requests_finished) AS requests_finished,
+    SELECT m.time, m.engine_id, sum(input_tokens) FILTER (WHERE p.role IS DISTINCT FROM 'decode') AS input_tokens,
+           sum(COALESCE(cached_input_tokens, GREATEST(0, input_tokens - computed_input_tokens)))
+               FILTER (WHERE p.role IS DISTINCT FROM 'decode') AS cached_input_tokens,
+           sum(output_tokens) FILTER (WHERE p.role IS DISTINCT FROM 'prefill') AS output_tokens,
+           sum(requests_finished) AS requests_finished,
            sum(preemptions) AS preemptions, sum(anomalies) AS anomalies, sum(covered_us) AS covered_us,
            avg(requests_running) AS running, avg(requests_waiting) AS waiting, avg(kv_cache_usage_ratio) AS kv_usage
-    FROM engine_minute
-    WHERE time >= %(first)s AND time < %(last)s AND engine_id = ANY(%(engine_ids)s)
-    GROUP BY time, engine_id
+    FROM engine_minute m
+    LEFT JOIN placement p USING (placement_id)
+    WHERE m.time >= %(first)s AND m.time < %(last)s AND m.engine_id = ANY(%(engine_ids)s)
+    GROUP BY m.time, m.engine_id
 )
 SELECT w.engine_id::bigint, w.time, COALESCE(e.serving_mj, 0)::bigint, COALESCE(e.idle_loaded_mj, 0)::bigint,
        COALESCE(e.estimated_mj, 0)::bigint, COALESCE(w.input_tokens, 0)::bigint,

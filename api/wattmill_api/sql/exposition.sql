@@ -155,3 +155,13 @@ SELECT time FROM ledger_minute WHERE time >= %(oldest)s AND time < %(now)s ORDER
 
 -- name: waiting_spans
 SELECT count(*)::int FROM (SELECT FROM dirty_span LIMIT 100000) d
+
+-- name: meters
+-- Chassis are left out: they are as many as the nodes, and nodes show themselves.
+SELECT s.name AS site, m.name AS meter, m.level, t.shown_mj
+FROM power_meter m
+JOIN power_meter_total t USING (meter_id)
+JOIN site s USING (site_id)
+WHERE m.node_id = 0 AND m.last_seen >= %(since)s
+ORDER BY 1, 2
+LIMIT %(most)s

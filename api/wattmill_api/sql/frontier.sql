@@ -21,6 +21,7 @@ CROSS JOIN LATERAL (
     SELECT DISTINCT a.model FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids)
 ) b
 WHERE m.time >= %(start)s AND m.time < %(end)s AND m.covered_us >= 60000000 AND m.output_tokens > 0
+    AND p.role IN ('', 'decode')
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
     AND (%(workload)s::text[] IS NULL OR w.name = ANY(%(workload)s))

@@ -51,12 +51,19 @@ COPY {table} (time, accelerator_id, node_id, energy_mj, epoch, epoch_start_us, m
 
 -- name: copy_engine_sample
 COPY {table} (time, engine_id, node_id, placement_id, epoch, epoch_start_us, input_tokens, cached_input_tokens,
-    computed_input_tokens, output_tokens, requests_finished, preemptions, requests_running, requests_waiting,
-    kv_cache_usage_ratio) FROM STDIN (FORMAT BINARY)
+    computed_input_tokens, output_tokens, requests_finished, preemptions, draft_tokens, accepted_draft_tokens,
+    requests_running, requests_waiting, activity_ppm, kv_cache_usage_ratio) FROM STDIN (FORMAT BINARY)
 
 -- name: copy_host_sample
 COPY {table} (time, node_id, domain, energy_uj, energy_range_uj, epoch, epoch_start_us, power_mw)
 FROM STDIN (FORMAT BINARY)
+
+-- name: copy_power_meter_sample
+COPY {table} (time, meter_id, node_id, energy_mj, power_mw, epoch) FROM STDIN (FORMAT BINARY)
+
+-- name: copy_gateway_sample
+COPY {table} (time, client_id, node_id, epoch, epoch_start_us, input_tokens, cached_input_tokens, output_tokens,
+    requests_finished) FROM STDIN (FORMAT BINARY)
 
 -- name: copy_absence
 COPY {table} (time, node_id, subject, id, reason, detail, start_time) FROM STDIN (FORMAT BINARY)

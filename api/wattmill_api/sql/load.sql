@@ -1,7 +1,7 @@
 -- Statements of store/load.py: what a token cost at which load, replica by replica.
 
 -- name: replicas
--- Placements of some workloads that were there in a range.
+-- Placements of some workloads that were there in a range, and whose output is their own.
 SELECT
     p.placement_id, cardinality(p.accelerator_ids) AS boards,
     COALESCE((SELECT min(a.model) FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids)), '')
@@ -12,7 +12,7 @@ JOIN workload w USING (workload_id)
 JOIN engine e USING (engine_id)
 JOIN node n USING (node_id)
 JOIN site s USING (site_id)
-WHERE p.since < %(end)s AND p.until >= %(start)s
+WHERE p.since < %(end)s AND p.until >= %(start)s AND p.role IN ('', 'decode')
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
     AND (%(workload)s::text[] IS NULL OR w.name = ANY(%(workload)s))
@@ -26,9 +26,11 @@ LIMIT %(limit)s
 WITH both_sides AS (
     SELECT
         time, placement_id, requests_running::float8 AS running, output_tokens,
-        COALESCE(computed_input_tokens, input_tokens - cached_input_tokens) AS uncached_input_tokens,
+        CASE WHEN p.role = 'decode' THEN 0 ELSE COALESCE(computed_input_tokens, input_tokens - cached_input_tokens) END
+            AS uncached_input_tokens,
         NULL::bigint AS energy_mj
     FROM engine_minute
+    JOIN placement p USING (placement_id)
     WHERE time >= %(start)s AND time < %(end)s AND placement_id = ANY(%(placement_ids)s) AND covered_us >= 60000000
         AND output_tokens > 0 AND requests_running > 0
     UNION ALL

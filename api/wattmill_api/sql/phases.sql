@@ -20,13 +20,15 @@ WHERE n.fingerprint IS DISTINCT FROM s.fingerprint
 ORDER BY s.learned NULLS FIRST, time DESC, workload_id
 
 -- name: placements
+-- Front ends have no energy, and their tokens are those of the engines behind them.
 SELECT p.placement_id, p.workload_id, cardinality(p.accelerator_ids)::bigint,
        COALESCE((SELECT min(a.model) FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids)), '')
 FROM placement p
-WHERE p.workload_id = ANY(%(workload_ids)s)
+WHERE p.workload_id = ANY(%(workload_ids)s) AND p.role <> 'frontend'
 ORDER BY p.placement_id
 
 -- name: replica_minutes
+-- An engine that only prefills makes no output of its own, one that only decodes has no input: 0, which is known.
 WITH energy AS (
     SELECT time, placement_id, sum(energy_mj) AS energy_mj, sum(estimated_mj) AS estimated_mj,
            sum(covered_us) AS covered_us, sum(span_us) AS span_us
@@ -34,13 +36,16 @@ WITH energy AS (
     WHERE time >= %(first)s AND time < %(last)s AND placement_id = ANY(%(placement_ids)s) AND account IN (1, 2)
     GROUP BY time, placement_id
 ), work AS (
-    SELECT time, placement_id, sum(covered_us) AS covered_us, sum(anomalies) AS anomalies,
-           sum(COALESCE(computed_input_tokens, input_tokens - cached_input_tokens)) AS uncached_input_tokens,
-           sum(COALESCE(cached_input_tokens, input_tokens - computed_input_tokens)) AS cached_input_tokens,
-           sum(output_tokens) AS output_tokens
-    FROM engine_minute
-    WHERE time >= %(first)s AND time < %(last)s AND placement_id = ANY(%(placement_ids)s)
-    GROUP BY time, placement_id
+    SELECT m.time, m.placement_id, sum(covered_us) AS covered_us, sum(anomalies) AS anomalies,
+           sum(CASE WHEN p.role = 'decode' THEN 0
+               ELSE COALESCE(computed_input_tokens, input_tokens - cached_input_tokens) END) AS uncached_input_tokens,
+           sum(CASE WHEN p.role = 'decode' THEN 0
+               ELSE COALESCE(cached_input_tokens, input_tokens - computed_input_tokens) END) AS cached_input_tokens,
+           sum(CASE WHEN p.role = 'prefill' THEN 0 ELSE output_tokens END) AS output_tokens
+    FROM engine_minute m
+    JOIN placement p USING (placement_id)
+    WHERE m.time >= %(first)s AND m.time < %(last)s AND m.placement_id = ANY(%(placement_ids)s)
+    GROUP BY m.time, m.placement_id
 )
 SELECT placement_id::bigint, time, COALESCE(e.energy_mj, 0)::bigint, COALESCE(e.estimated_mj, 0)::bigint,
        COALESCE(e.covered_us, 0)::bigint, COALESCE(e.span_us, 0)::bigint, COALESCE(w.covered_us, 0)::bigint,

@@ -96,9 +96,11 @@ WITH entry AS (
         sum(x.input_tokens) AS input_tokens,
         sum(x.cached_input_tokens) AS cached_input_tokens,
         sum(x.output_tokens) AS output_tokens,
-        bool_or(x.account = 1 AND x.input_tokens IS NULL) AS input_unknown,
-        bool_or(x.account = 1 AND x.cached_input_tokens IS NULL) AS cached_unknown,
-        bool_or(x.account = 1 AND x.output_tokens IS NULL) AS output_unknown,
+        -- Not unknown is what a role has not: a worker's tokens are its leader's, input its prefill engine's.
+        bool_or(x.account = 1 AND x.input_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS input_unknown,
+        bool_or(x.account = 1 AND x.cached_input_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS cached_unknown,
+        bool_or(x.account = 1 AND x.output_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('prefill', 'worker'))
+            AS output_unknown,
         bool_or(x.accelerator_id = 0 AND x.output_tokens > 0) AS placement_unknown,
         sum(x.covered_us) AS covered_us,
         sum(x.span_us) AS span_us,
@@ -357,6 +359,7 @@ ORDER BY by_site, by_node, by_accelerator, by_accelerator_model, bucket
 LIMIT %(limit)s
 
 -- name: engine_series
+-- Each engine as it counts when it is asked for by name; in sums every token and request once, as in the ledger.
 SELECT
     v.bucket, NULL AS by_accelerator, NULL AS by_accelerator_model, v.by_node, v.by_site, v.by_engine, v.by_workload,
     v.by_model, v.by_team,
@@ -381,9 +384,12 @@ FROM (
             WHEN 'output_tokens' THEN m.output_tokens::float8
             WHEN 'requests_finished' THEN m.requests_finished::float8
             WHEN 'preemptions' THEN m.preemptions::float8
+            WHEN 'draft_tokens' THEN m.draft_tokens::float8
+            WHEN 'accepted_draft_tokens' THEN m.accepted_draft_tokens::float8
             WHEN 'requests_running' THEN m.requests_running::float8
             WHEN 'requests_waiting' THEN m.requests_waiting::float8
             WHEN 'kv_cache_usage_ratio' THEN m.kv_cache_usage_ratio::float8
+            WHEN 'activity_ratio' THEN m.activity_ratio::float8
         END AS value
     ) x
     JOIN engine e USING (engine_id)
@@ -398,6 +404,11 @@ FROM (
         AND (%(workload)s::text[] IS NULL OR COALESCE(w.name, '') = ANY(%(workload)s))
         AND (%(model)s::text[] IS NULL OR COALESCE(w.model, '') = ANY(%(model)s))
         AND (%(team)s::text[] IS NULL OR COALESCE(w.team, '') = ANY(%(team)s))
+        AND ('engine' = ANY(%(by)s) OR CASE p.role
+            WHEN 'frontend' THEN false
+            WHEN 'prefill' THEN %(metric)s NOT IN ('output_tokens', 'requests_finished')
+            WHEN 'decode' THEN %(metric)s NOT IN ('input_tokens', 'cached_input_tokens', 'computed_input_tokens')
+            ELSE true END)
     GROUP BY 1, m.engine_id, m.placement_id
 ) v
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -424,7 +435,9 @@ SELECT
     n.node_id AS cursor, n.name, s.name AS site, n.labels, NULLIF(n.boot_id, '') AS boot_id,
     NULLIF(n.agent_version, '') AS agent_version, n.interval_us, n.simulated, n.first_seen, n.last_seen,
     (SELECT count(*) FROM accelerator a WHERE a.node_id = n.node_id)::int AS accelerators,
-    (SELECT count(*) FROM engine e WHERE e.node_id = n.node_id)::int AS engines
+    (SELECT count(*) FROM engine e WHERE e.node_id = n.node_id)::int AS engines,
+    (SELECT COALESCE(jsonb_object_agg(h.domain, h.source), jsonb_build_object()) FROM host_domain h WHERE h.node_id = n.node_id)
+        AS host_sources
 FROM node n
 JOIN site s USING (site_id)
 WHERE n.node_id > %(after)s
@@ -436,13 +449,15 @@ LIMIT %(limit)s
 -- name: accelerators
 SELECT
     a.accelerator_id AS cursor, a.uuid, n.name AS node, s.name AS site, n.labels, n.simulated, a.device_index AS index,
-    NULLIF(a.model, '') AS model, NULLIF(a.vendor, '') AS vendor, a.memory_total_bytes, a.power_limit_mw,
-    a.first_seen, a.last_seen,
+    NULLIF(a.model, '') AS model, NULLIF(a.vendor, '') AS vendor, NULLIF(a.source, '') AS source, a.memory_total_bytes,
+    a.power_limit_mw, a.first_seen, a.last_seen,
     COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
             'engine', e.target, 'workload', w.name, 'model', NULLIF(w.model, ''), 'team', NULLIF(w.team, ''),
-            'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
-        ) ORDER BY p.until DESC)
+            'share', p.shares_ppm[array_position(p.accelerator_ids, a.accelerator_id)] / 1e6::float8,
+            'method', NULLIF(p.method, ''), 'confidence', NULLIF(p.confidence, ''), 'share_by', NULLIF(p.share_by, ''),
+            'role', NULLIF(p.role, ''), 'since', p.since, 'until', p.until
+        ) ORDER BY p.until DESC, p.placement_id)
         FROM placement p
         JOIN engine e USING (engine_id)
         JOIN workload w USING (workload_id)
@@ -458,28 +473,104 @@ ORDER BY a.accelerator_id
 LIMIT %(limit)s
 
 -- name: engines
+-- Engines, and after them the targets that an agent names and never could read. The state is what the newest absence
+-- says, if it is no older than the engine's last sample and still repeated (an agent does so every minute). `last_seen`
+-- may lag 30 s behind that sample. Of what was said a day is looked at.
+WITH told AS (
+    SELECT DISTINCT ON (a.node_id, a.id)
+        a.node_id, a.id AS target, a.time, a.reason, NULLIF(a.detail, '') AS detail,
+        min(a.start_time) OVER (PARTITION BY a.node_id, a.id, a.reason) AS since
+    FROM absence a
+    JOIN node n USING (node_id)
+    WHERE a.time >= %(start)s AND a.time < %(end)s
+        AND a.subject = 'engine' AND a.id <> ''
+    ORDER BY a.node_id, a.id, a.time DESC, a.reason
+), current AS (
+    SELECT told.* FROM told JOIN node n USING (node_id) WHERE told.time >= n.last_seen - interval '5 minutes'
+), known AS (
+    SELECT
+        e.engine_id, e.node_id, e.target, e.series, e.engine_kind, e.version, e.first_seen, e.last_seen, a.detail,
+        CASE
+            WHEN a.time >= e.last_seen AND NOT EXISTS (
+                SELECT FROM engine_sample x
+                WHERE x.engine_id = e.engine_id AND x.time >= a.time AND x.time <= e.last_seen + interval '1 minute'
+            ) THEN a.reason
+            WHEN %(now)s::timestamptz - n.last_seen > GREATEST(interval '2 minutes', 3 * n.interval_us * interval '1 microsecond')
+                THEN 'no_reading'
+            WHEN n.last_seen - e.last_seen > GREATEST(interval '2 minutes', 3 * n.interval_us * interval '1 microsecond')
+                THEN 'gone'
+            ELSE 'reading'
+        END AS state
+    FROM engine e
+    JOIN node n USING (node_id)
+    LEFT JOIN current a USING (node_id, target)
+    WHERE e.engine_id > %(after)s
+    ORDER BY e.engine_id
+), listed AS (
+    SELECT engine_id AS cursor, engine_id, node_id, target, series, engine_kind, version, first_seen, last_seen, state,
+           CASE WHEN state <> 'reading' THEN last_seen END AS since,
+           CASE WHEN state NOT IN ('reading', 'no_reading', 'gone') THEN detail END AS detail
+    FROM known
+    UNION ALL
+    SELECT 1000000000 + row_number() OVER (ORDER BY node_id, target), NULL, node_id, target, '', '', '', since, time,
+           reason, since, detail
+    FROM current c
+    WHERE NOT EXISTS (SELECT FROM engine e WHERE e.node_id = c.node_id AND e.target = c.target)
+)
 SELECT
-    e.engine_id AS cursor, e.target, e.series, n.name AS node, s.name AS site, n.labels, n.simulated,
+    e.cursor, e.target, e.series, n.name AS node, s.name AS site, n.labels, n.simulated,
     NULLIF(e.engine_kind, '') AS engine_kind, NULLIF(e.version, '') AS version, e.first_seen, e.last_seen,
+    e.state, e.since, e.detail,
     COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
             'workload', w.name, 'model', NULLIF(w.model, ''), 'team', NULLIF(w.team, ''),
             'accelerators', ARRAY(
                 SELECT a.uuid FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
             ),
-            'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
-        ) ORDER BY p.until DESC)
+            'shares', CASE WHEN cardinality(p.shares_ppm) > 0 THEN ARRAY(
+                SELECT p.shares_ppm[array_position(p.accelerator_ids, a.accelerator_id)] / 1e6::float8
+                FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
+            ) END,
+            'method', NULLIF(p.method, ''), 'confidence', NULLIF(p.confidence, ''), 'share_by', NULLIF(p.share_by, ''),
+            'role', NULLIF(p.role, ''), 'since', p.since, 'until', p.until
+        ) ORDER BY p.until DESC, p.placement_id)
         FROM placement p
         JOIN workload w USING (workload_id)
         WHERE p.engine_id = e.engine_id
     ), '[]') AS placements
-FROM engine e
+FROM listed e
 JOIN node n USING (node_id)
 JOIN site s USING (site_id)
-WHERE e.engine_id > %(after)s
+WHERE e.cursor > %(after)s
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
-ORDER BY e.engine_id
+ORDER BY e.cursor
+LIMIT %(limit)s
+
+-- name: unread
+-- Targets that are not read now, and what is said of them: a part of `engines`, with the same rule.
+WITH told AS (
+    SELECT DISTINCT ON (a.node_id, a.id) a.node_id, a.id AS target, a.time, a.reason, NULLIF(a.detail, '') AS detail
+    FROM absence a
+    JOIN node n USING (node_id)
+    WHERE a.time >= %(start)s AND a.time < %(end)s AND a.subject = 'engine' AND a.id <> ''
+        AND a.time >= n.last_seen - interval '5 minutes'
+    ORDER BY a.node_id, a.id, a.time DESC, a.reason
+)
+SELECT told.target, n.name AS node, s.name AS site, told.reason, told.detail
+FROM told
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE NOT EXISTS (
+        SELECT FROM engine e
+        WHERE e.node_id = told.node_id AND e.target = told.target AND (e.last_seen > told.time OR EXISTS (
+            SELECT FROM engine_sample x
+            WHERE x.engine_id = e.engine_id AND x.time >= told.time AND x.time <= e.last_seen + interval '1 minute'
+        ))
+    )
+    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+ORDER BY s.name, n.name, told.target
 LIMIT %(limit)s
 
 -- name: workloads
@@ -491,8 +582,13 @@ SELECT
         'accelerators', ARRAY(
             SELECT a.uuid FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
         ),
-        'method', NULLIF(p.method, ''), 'since', p.since, 'until', p.until
-    ) ORDER BY p.until DESC) AS placements
+        'shares', CASE WHEN cardinality(p.shares_ppm) > 0 THEN ARRAY(
+                SELECT p.shares_ppm[array_position(p.accelerator_ids, a.accelerator_id)] / 1e6::float8
+                FROM accelerator a WHERE a.accelerator_id = ANY(p.accelerator_ids) ORDER BY a.device_index, a.uuid
+            ) END,
+        'method', NULLIF(p.method, ''), 'confidence', NULLIF(p.confidence, ''), 'share_by', NULLIF(p.share_by, ''),
+            'role', NULLIF(p.role, ''), 'since', p.since, 'until', p.until
+    ) ORDER BY p.until DESC, p.placement_id) AS placements
 FROM workload w
 JOIN placement p USING (workload_id)
 JOIN engine e USING (engine_id)

@@ -27,8 +27,13 @@ SELECT engine_id, node_id, (extract(epoch FROM first_seen) * 1000000)::bigint AS
 FROM engine WHERE node_id = ANY(%(node_ids)s) ORDER BY engine_id
 
 -- name: placements
-SELECT p.placement_id, p.accelerator_ids FROM placement p JOIN engine e USING (engine_id)
+-- A front end holds no board, whatever is said of it.
+SELECT p.placement_id, CASE WHEN p.role = 'frontend' THEN '{}' ELSE p.accelerator_ids END, p.shares_ppm, p.role
+FROM placement p JOIN engine e USING (engine_id)
 WHERE e.node_id = ANY(%(node_ids)s)
+
+-- name: chassis_nodes
+SELECT node_id FROM power_meter WHERE node_id = ANY(%(node_ids)s) ORDER BY node_id
 
 -- name: accelerator_samples
 SELECT accelerator_id::bigint, time, COALESCE(energy_mj, -1), COALESCE(power_mw, power_instant_mw, -1)::bigint, epoch,
@@ -42,8 +47,10 @@ ORDER BY accelerator_id, time
 -- name: engine_samples
 SELECT engine_id::bigint, time, placement_id::bigint, epoch, COALESCE(epoch_start_us, -1), COALESCE(input_tokens, -1),
        COALESCE(cached_input_tokens, -1), COALESCE(computed_input_tokens, -1), COALESCE(output_tokens, -1),
-       COALESCE(requests_finished, -1), COALESCE(preemptions, -1), COALESCE(requests_running, -1)::bigint,
-       COALESCE(requests_waiting, -1)::bigint, COALESCE(kv_cache_usage_ratio, 'NaN')::float8
+       COALESCE(requests_finished, -1), COALESCE(preemptions, -1), COALESCE(draft_tokens, -1),
+       COALESCE(accepted_draft_tokens, -1), COALESCE(requests_running, -1)::bigint,
+       COALESCE(requests_waiting, -1)::bigint, COALESCE(activity_ppm, -1)::bigint,
+       COALESCE(kv_cache_usage_ratio, 'NaN')::float8
 FROM engine_sample
 WHERE engine_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
 ORDER BY engine_id, time
@@ -73,7 +80,12 @@ ORDER BY engine_id, time
 
 -- name: host_times
 SELECT DISTINCT node_id::bigint, time, -1::bigint FROM host_sample
-WHERE node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s
+WHERE node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s AND domain <> 'chassis'
+ORDER BY 1, time
+
+-- name: chassis_times
+SELECT node_id::bigint, time, -1::bigint FROM host_sample
+WHERE node_id = ANY(%(ids)s) AND time >= %(first)s AND time <= %(last)s AND domain = 'chassis'
 ORDER BY 1, time
 
 -- The sample before and after a window, for series that have none near: bounded in time, one index descent each.
@@ -101,12 +113,26 @@ SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL
 -- name: host_before
 SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
     SELECT time FROM host_sample
-    WHERE node_id = i.id AND time < %(at)s AND time >= %(limit)s ORDER BY time DESC LIMIT 1) s
+    WHERE node_id = i.id AND time < %(at)s AND time >= %(limit)s AND domain <> 'chassis'
+    ORDER BY time DESC LIMIT 1) s
+
+-- name: chassis_before
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM host_sample
+    WHERE node_id = i.id AND time < %(at)s AND time >= %(limit)s AND domain = 'chassis'
+    ORDER BY time DESC LIMIT 1) s
 
 -- name: host_after
 SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
     SELECT time FROM host_sample
-    WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s ORDER BY time LIMIT 1) s
+    WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s AND domain <> 'chassis'
+    ORDER BY time LIMIT 1) s
+
+-- name: chassis_after
+SELECT i.id, s.time FROM unnest(%(ids)s::integer[]) AS i (id) CROSS JOIN LATERAL (
+    SELECT time FROM host_sample
+    WHERE node_id = i.id AND time > %(at)s AND time <= %(limit)s AND domain = 'chassis'
+    ORDER BY time LIMIT 1) s
 
 -- name: last_counted
 -- What a counter stood at when its process last showed it; a day back is enough to tell a late counter from a lost one.
@@ -143,8 +169,8 @@ FROM STDIN (FORMAT BINARY)
 
 -- name: copy_engine_minute
 COPY engine_minute (time, engine_id, node_id, placement_id, input_tokens, cached_input_tokens, computed_input_tokens,
-    output_tokens, requests_finished, preemptions, covered_us, anomalies, requests_running, requests_waiting,
-    kv_cache_usage_ratio) FROM STDIN (FORMAT BINARY)
+    output_tokens, requests_finished, preemptions, draft_tokens, accepted_draft_tokens, covered_us, anomalies,
+    requests_running, requests_waiting, kv_cache_usage_ratio, activity_ratio) FROM STDIN (FORMAT BINARY)
 
 -- name: clear_ledger_hour
 DELETE FROM ledger_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
@@ -175,8 +201,8 @@ DELETE FROM meter_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s A
 
 -- name: sum_meter_hour
 -- What the boards' counters say, past the ledger.
-INSERT INTO meter_hour (time, node_id, energy_mj)
-SELECT date_bin('1 hour', time, 'epoch'), node_id, sum(energy_mj)::bigint
+INSERT INTO meter_hour (time, node_id, energy_mj, covered_us)
+SELECT date_bin('1 hour', time, 'epoch'), node_id, sum(energy_mj)::bigint, sum(covered_us)::bigint
 FROM accelerator_minute
 WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2

@@ -1,7 +1,9 @@
 -- Statements of store/slo.py: how many tokens met a latency target, and the histograms behind it. All bind time.
 --
 -- `hour_start` to `hour_end` is read from hours, the rest from minutes, as in query.sql. metric: 1 inter-token latency,
--- 2 time to first token. An engine without histograms has no row in any of these tables.
+-- 2 time to first token, 3 queue time, 4 request latency. An engine without histograms has no row in any of these tables.
+-- Each request is observed once: not at a front end, what happens up to its first token at a prefill engine, the rest at
+-- the decode engine behind it.
 
 -- name: in_use
 SELECT w.workload_id, w.name, u.metric, u.bounds_id, b.le_us
@@ -10,6 +12,7 @@ FROM (
     FROM latency_hour l
     JOIN placement p USING (placement_id)
     WHERE l.time > %(start)s::timestamptz - interval '1 hour' AND l.time < %(end)s
+        AND (l.metric = 1 AND p.role NOT IN ('frontend', 'prefill') OR l.metric = 2 AND p.role NOT IN ('frontend', 'decode'))
 ) u
 JOIN workload w USING (workload_id)
 JOIN latency_bounds b USING (bounds_id)
@@ -50,6 +53,7 @@ WITH goal AS (
                 WHEN g.whole IS NOT NULL THEN 0 END) AS met
         FROM unnest(l.counts) WITH ORDINALITY AS u (c, i)
     ) x
+    WHERE l.metric = 1 AND p.role NOT IN ('frontend', 'prefill') OR l.metric = 2 AND p.role NOT IN ('frontend', 'decode')
     GROUP BY 1, 2, 3, 4
 ), entry AS (
     SELECT * FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
@@ -129,7 +133,7 @@ WITH latency AS (
     SELECT * FROM latency_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), placed AS (
     SELECT DISTINCT
-        p.placement_id,
+        p.placement_id, p.role,
         CASE WHEN 'workload' = ANY(%(by)s) THEN w.name END AS by_workload,
         CASE WHEN 'model' = ANY(%(by)s) THEN NULLIF(w.model, '') END AS by_model,
         CASE WHEN 'team' = ANY(%(by)s) THEN NULLIF(w.team, '') END AS by_team,
@@ -145,7 +149,7 @@ WITH latency AS (
     JOIN site s USING (site_id)
     JOIN workload w USING (workload_id)
     LEFT JOIN accelerator a ON a.accelerator_id = ANY(p.accelerator_ids)
-    WHERE p.placement_id IN (SELECT placement_id FROM latency)
+    WHERE p.placement_id IN (SELECT placement_id FROM latency) AND p.role <> 'frontend'
         AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
         AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
         AND (%(accelerator)s::text[] IS NULL OR COALESCE(a.uuid, '') = ANY(%(accelerator)s))
@@ -167,6 +171,7 @@ WITH latency AS (
     FROM latency
     JOIN grouped USING (placement_id)
     CROSS JOIN LATERAL unnest(counts) WITH ORDINALITY AS u (c, i)
+    WHERE role <> CASE WHEN metric IN (1, 4) THEN 'prefill' ELSE 'decode' END
     GROUP BY 1, 2, 3, 4, 5
 ), gathered AS (
     SELECT bucket, n, metric, bounds_id, array_agg(observed ORDER BY i) AS counts

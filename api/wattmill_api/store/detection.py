@@ -30,9 +30,12 @@ _RATIOS = frozenset(
 PEAKS_OF, HIT_RATIOS_OF, CARRIED_OF = dt.timedelta(days=7), dt.timedelta(days=14), dt.timedelta(days=2)
 
 
+Pool = tuple[int, str]  # workload, role
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine under the workload and on the boards of its latest placement."""
+    """An engine under the workload, in the role and on the boards of its latest placement."""
 
     engine_id: int
     name: str
@@ -46,6 +49,12 @@ class Engine:
     board_ids: Sequence[int]
     placement_ids: Sequence[int]
     interval_us: int
+    role: str = ""
+
+    @property
+    def pool(self) -> Pool:
+        """The engines that are compared with each other: a workload's that do the same part of the work."""
+        return self.workload_id, self.role
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +73,13 @@ class Before:
 
     peak_tokens_per_s: float
     usual_hit_ratio: float
+
+    def of(self, role: str) -> Before:
+        """What of it is known of the engines in one role: prefill has the input of a workload, decode the output."""
+        return Before(
+            math.nan if role == "prefill" else self.peak_tokens_per_s,
+            math.nan if role == "decode" else self.usual_hit_ratio,
+        )
 
 
 UNKNOWN = Before(math.nan, math.nan)

@@ -105,6 +105,16 @@ class SiteNow:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MeterTotal:
+    """What a power meter counted since it was first read; not of the ledger."""
+
+    site: str
+    meter: str
+    level: str
+    shown_mj: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Exposed:
     """Everything the page shows, of one instant; `minutes` is what the figures of `sites` are over."""
 
@@ -117,6 +127,7 @@ class Exposed:
     minutes: int
     newest_minute: dt.datetime | None
     waiting_spans: int
+    meters: Sequence[MeterTotal] = ()
 
 
 def hour_sums(
@@ -205,4 +216,5 @@ def read(connection: Connection, settled: dt.datetime, minutes: int) -> Exposed:
         minutes=minutes,
         newest_minute=newest[0] if newest else None,
         waiting_spans=int(waiting[0]) if waiting else 0,
+        meters=rows("meters", MeterTotal),
     )

@@ -36,7 +36,7 @@ __all__ = ["Interner", "ParsedBatch", "store_batches"]
 
 _SQL = statements("ingest")
 _POSTGRES_EPOCH_US = 946_684_800_000_000
-Device = AcceleratorReading | EngineReading | HostReading | AbsenceReading
+Device = AcceleratorReading | EngineReading | HostReading | MeterReading | GatewayReading | AbsenceReading
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,6 +101,9 @@ _TABLES = (
             "int8",
             "int8",
             "int8",
+            "int8",
+            "int8",
+            "int4",
             "int4",
             "int4",
             "float4",
@@ -113,6 +116,18 @@ _TABLES = (
         ("int8", "int4", "text", "int8", "int8", "int8", "int8", "int4"),
         ("time", "node_id", "domain"),
         lambda row: (row[0], row[1], row[2]),
+    ),
+    _Table(
+        "power_meter_sample",
+        ("int8", "int4", "int4", "int8", "int8", "int8"),
+        ("time", "meter_id"),
+        lambda row: (row[0], row[1]),
+    ),
+    _Table(
+        "gateway_sample",
+        ("int8", "int4", "int4", "int8", "int8", "int8", "int8", "int8", "int8"),
+        ("time", "client_id"),
+        lambda row: (row[0], row[1]),
     ),
     _Table(
         "absence",
@@ -128,7 +143,7 @@ _TABLES = (
         is_reading=False,
     ),
 )
-INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN = 1, 2  # latency_sample.metric
+INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, QUEUE_TIME, REQUEST_LATENCY = 1, 2, 3, 4  # latency_sample.metric
 
 
 @dataclasses.dataclass(slots=True)
@@ -184,9 +199,7 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     plan.stream_id = interner.stream(batch.stream, node_id)
     time = batch.time_us - _POSTGRES_EPOCH_US
     for _, reading in batch.readings:
-        if isinstance(reading, MeterReading | GatewayReading):
-            continue
-        table, row = _row(reading, batch.time_us, time, node_id, interner)
+        table, row = _row(reading, batch, time, node_id, interner)
         plan.rows[table].append(row)
         if isinstance(reading, EngineReading):
             plan.rows["latency_sample"] += _latencies(reading, row, interner)
@@ -197,7 +210,8 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     return plan
 
 
-def _row(r: Device, time_us: int, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
+def _row(r: Device, batch: ParsedBatch, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
+    time_us = batch.time_us
     if isinstance(r, AcceleratorReading):
         accelerator_id = interner.accelerator(r, node_id, time_us)
         return "accelerator_sample", (
@@ -211,11 +225,24 @@ def _row(r: Device, time_us: int, time: int, node_id: int, interner: Interner) -
         return "engine_sample", (
             *(time, engine_id, node_id, placement_id, r.epoch, r.epoch_start_us, r.input_tokens),
             *(r.cached_input_tokens, r.computed_input_tokens, r.output_tokens, r.requests_finished, r.preemptions),
-            *(r.requests_running, r.requests_waiting, r.kv_cache_usage_ratio),
+            *(r.draft_tokens, r.accepted_draft_tokens, r.requests_running, r.requests_waiting, r.activity_ppm),
+            r.kv_cache_usage_ratio,
         )
+    if isinstance(r, MeterReading):
+        meter_id = interner.meter(r, batch.node, time_us)
+        return "power_meter_sample", (time, meter_id, node_id, r.energy_mj, r.power_mw, r.epoch)
     if isinstance(r, HostReading):
+        if r.source:
+            interner.host_domain(r, node_id)
+        if r.domain == "chassis":
+            interner.chassis(r, batch.node, node_id, time_us)
         return "host_sample", (
             *(time, node_id, r.domain, r.energy_uj, r.energy_range_uj, r.epoch, r.epoch_start_us, r.power_mw),
+        )
+    if isinstance(r, GatewayReading):
+        return "gateway_sample", (
+            *(time, interner.gateway_client(r, node_id), node_id, r.epoch, r.epoch_start_us, r.input_tokens),
+            *(r.cached_input_tokens, r.output_tokens, r.requests_finished),
         )
     start = time if r.start_us is None else min(r.start_us, time_us) - _POSTGRES_EPOCH_US
     return "absence", (time, node_id, r.subject, r.id, r.reason, r.detail, start)
@@ -223,7 +250,13 @@ def _row(r: Device, time_us: int, time: int, node_id: int, interner: Interner) -
 
 def _latencies(r: EngineReading, row: tuple[Any, ...], interner: Interner) -> list[tuple[Any, ...]]:
     """The histograms of a reading; `row` is its own: time, engine, node, placement, epoch and its start come first."""
-    if r.inter_token_latency is None and r.time_to_first_token is None:
+    histograms = (
+        (INTER_TOKEN_LATENCY, r.inter_token_latency),
+        (TIME_TO_FIRST_TOKEN, r.time_to_first_token),
+        (QUEUE_TIME, r.queue_time),
+        (REQUEST_LATENCY, r.request_latency),
+    )
+    if all(histogram is None for _, histogram in histograms):
         return []
     time, engine_id, node_id, placement_id, epoch, epoch_start_us = row[:6]
     return [
@@ -231,10 +264,7 @@ def _latencies(r: EngineReading, row: tuple[Any, ...], interner: Interner) -> li
             *(time, engine_id, metric, node_id, placement_id, interner.bounds(histogram.le_us), epoch, epoch_start_us),
             list(histogram.counts),
         )
-        for metric, histogram in (
-            (INTER_TOKEN_LATENCY, r.inter_token_latency),
-            (TIME_TO_FIRST_TOKEN, r.time_to_first_token),
-        )
+        for metric, histogram in histograms
         if histogram is not None
     ]
 

@@ -9,6 +9,9 @@ that meet the same fleet for the first time do not wait for each other in a ring
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -17,12 +20,21 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from wattmill_api.store import statements
-from wattmill_collector.wire import AcceleratorReading, EngineReading, NodeHeader
+from wattmill_collector.wire import (
+    AcceleratorReading,
+    EngineReading,
+    GatewayReading,
+    HostReading,
+    MeterReading,
+    NodeHeader,
+)
 
 _SQL = statements("interner")
 UNKNOWN = 0  # no id of the database: serials begin at 1
 # `last_seen` may lag this much: an update per device and tick would cost more than the samples.
 _SEEN_EVERY_US = 30_000_000
+_ALL_PPM = 1_000_000
+_MOST_LEADERS = 10_000
 
 # What tells one row of a kind from another.
 _IDENTITIES = {
@@ -34,15 +46,29 @@ _IDENTITIES = {
     "engine": ("node_id", "target", "series"),
     "workload": ("name", "model", "team"),
     "bounds": ("le_us",),
-    "placement": ("engine_id", "workload_id", "accelerator_ids", "method"),
+    "meter": ("site_id", "name", "node_id"),
+    "gateway_client": ("node_id", "fingerprint"),
+    "host_domain": ("node_id", "domain"),
+    "leader": ("name", "model", "team", "minute"),
+    "placement": (
+        *("engine_id", "workload_id", "accelerator_ids", "method"),
+        *("shares_ppm", "share_by", "role", "confidence"),
+    ),
 }
 # Who refers to another kind comes after it.
-_STAGES = (("site",), ("node",), ("stream", "accelerator", "named", "engine", "workload", "bounds"), ("placement",))
+_STAGES = (
+    ("site",),
+    ("node",),
+    ("stream", "accelerator", "named", "engine", "workload", "bounds", "meter", "gateway_client", "host_domain"),
+    ("placement",),
+    ("leader",),  # placements of workers come after it
+)
 _SIGHTINGS = {
     "node": "saw_nodes",
     "accelerator": "saw_accelerators",
     "engine": "saw_engines",
     "placement": "saw_placements",
+    "meter": "saw_meters",
 }
 
 
@@ -79,6 +105,7 @@ class Interner:
         self._written: dict[tuple[str, int], tuple[int, int]] = {}
         self._sighted: dict[tuple[str, int], tuple[int, int]] = {}
         self._versions: dict[int, str] = {}  # what each engine said last
+        self._led: set[_Key] = set()  # which leaders are known: of each minute anew, so they are not kept for ever
         self._news: set[tuple[int, int, str]] = set()  # (engine, time, version) where it said something else
 
     def renew(self, connection: psycopg.Connection[Any]) -> None:
@@ -88,6 +115,10 @@ class Interner:
         if token != self._token:
             self.forget()
             self._token = token
+        if len(self._led) > _MOST_LEADERS:
+            for key in self._led:
+                self._ids.pop(("leader", key), None)
+            self._led.clear()
 
     def forget(self) -> None:
         """Drop all cached ids, after an error that may have come from a stale one."""
@@ -96,6 +127,7 @@ class Interner:
         self._written.clear()
         self._sighted.clear()
         self._versions.clear()
+        self._led.clear()
         self._news.clear()
         self._token = ""
 
@@ -228,7 +260,7 @@ class Interner:
         """The id of a board that was read, on the node where it is now."""
         return self._get(
             "accelerator",
-            (r.uuid, node_id, r.index, r.model, r.memory_total_bytes, r.power_limit_mw),
+            (r.uuid, node_id, r.index, r.model, r.memory_total_bytes, r.power_limit_mw, r.source),
             time_us,
             lambda: {
                 "uuid": r.uuid,
@@ -236,6 +268,7 @@ class Interner:
                 "device_index": r.index,
                 "model": r.model,
                 "vendor": r.vendor,
+                "source": r.source or "nvml",
                 "memory_total_bytes": r.memory_total_bytes,
                 "power_limit_mw": r.power_limit_mw,
             },
@@ -272,17 +305,116 @@ class Interner:
         workload_id = self._get(
             "workload", (name, r.model, r.team), 0, lambda: {"name": name, "model": r.model, "team": r.team}
         )
-        boards = {self._named(uuid, node_id, time_us) for uuid in r.accelerators}
-        if UNKNOWN in (engine_id, workload_id) or UNKNOWN in boards:
+        if r.role == "worker" and r.workload and not (r.model and r.team):
+            workload_id = self._leader(r, workload_id, time_us)
+        named = [self._named(uuid, node_id, time_us) for uuid in r.accelerators]
+        if UNKNOWN in (engine_id, workload_id) or UNKNOWN in named:
             return UNKNOWN
-        ids = tuple(sorted(boards))
+        parts: dict[int, int] = {}  # of a board that is named twice, both
+        said = r.accelerator_shares_ppm[: len(named)]
+        for board_id, part in itertools.zip_longest(named, said, fillvalue=0):
+            parts[board_id] = parts.get(board_id, 0) + part
+        ids = tuple(sorted(parts))
+        shares = tuple(min(parts[board_id], _ALL_PPM) for board_id in ids) if r.accelerator_shares_ppm else ()
         return self._get(
             "placement",
-            (engine_id, workload_id, ids, r.method),
+            (engine_id, workload_id, ids, r.method, shares, r.share_by, r.role, r.confidence),
             time_us,
-            lambda: {"engine_id": engine_id, "workload_id": workload_id, "accelerator_ids": ids, "method": r.method},
+            lambda: {
+                "engine_id": engine_id,
+                "workload_id": workload_id,
+                "accelerator_ids": ids,
+                "method": r.method,
+                "shares_ppm": shares,
+                "share_by": r.share_by,
+                "role": r.role,
+                "confidence": r.confidence,
+            },
+        )
+
+    def _leader(self, r: EngineReading, workload_id: int, time_us: int) -> int:
+        """The workload of the engine that a worker works for, where the worker knows its name alone.
+
+        Asked for anew every minute: the leader may be seen later, or serve another model from now on.
+        """
+        if workload_id == UNKNOWN:
+            return UNKNOWN
+        minute = time_us // 60_000_000
+        key = (r.workload, r.model, r.team, minute)
+        self._led.add(key)
+        return self._get(
+            "leader",
+            key,
+            0,
+            lambda: {
+                "workload_id": workload_id,
+                "name": r.workload,
+                "model": r.model,
+                "team": r.team,
+                "minute": minute,
+                "at": datetime_of(time_us).isoformat(),
+            },
+        )
+
+    def host_domain(self, r: HostReading, node_id: int) -> int:
+        """Notes what reads a domain of a host; its node's id."""
+        return self._get(
+            "host_domain",
+            (node_id, r.domain, r.source),
+            0,
+            lambda: {"node_id": node_id, "domain": r.domain, "source": r.source},
         )
 
     def bounds(self, le_us: tuple[int, ...]) -> int:
         """The id of the bounds of a histogram."""
         return self._get("bounds", (le_us,), 0, lambda: {"le_us": le_us})
+
+    def gateway_client(self, r: GatewayReading, node_id: int) -> int:
+        """The id of a consumer as one gateway tells it apart; which workload serves it may be said anew."""
+        who = (r.target, r.model, r.provider, r.team, r.api_key, r.user, r.agent)
+        return self._get(
+            "gateway_client",
+            (node_id, who, r.gateway_kind, r.workload),
+            0,
+            lambda: {
+                "node_id": node_id,
+                "fingerprint": hashlib.blake2b(json.dumps(who).encode(), digest_size=16).hexdigest(),
+                "target": r.target,
+                "gateway_kind": r.gateway_kind,
+                "model": r.model,
+                "provider": r.provider,
+                "workload": r.workload,
+                "team": r.team,
+                "api_key": r.api_key,
+                "user": r.user,
+                "agent": r.agent,
+            },
+        )
+
+    def meter(self, r: MeterReading, header: NodeHeader, time_us: int) -> int:
+        """The id of a meter of the site, whoever read it."""
+        return self._meter(header.site, r.meter, 0, r.level, r.covers, r.source, time_us)
+
+    def chassis(self, r: HostReading, header: NodeHeader, node_id: int, time_us: int) -> int:
+        """The id under which the minutes of a node's chassis are kept: a meter that stands above this node alone."""
+        return self._meter(header.site, header.name, node_id, "node", (f"node={header.name}",), r.source, time_us)
+
+    def _meter(
+        self, site: str, name: str, node_id: int, level: str, covers: tuple[str, ...], source: str, time_us: int
+    ) -> int:
+        site_id = self._get("site", (site,), 0, lambda: {"name": site})
+        if site_id == UNKNOWN:
+            return UNKNOWN
+        return self._get(
+            "meter",
+            (site_id, name, node_id, level, covers, source),
+            time_us,
+            lambda: {
+                "site_id": site_id,
+                "name": name,
+                "node_id": node_id,
+                "level": level,
+                "covers": list(covers),
+                "source": source,
+            },
+        )

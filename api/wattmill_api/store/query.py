@@ -287,12 +287,33 @@ def series(
 
 
 def inventory(
-    connection: Connection, what: Inventory, *, filters: FilterValues, after: int, limit: int
+    connection: Connection, what: Inventory, *, filters: FilterValues, after: int, limit: int, now: dt.datetime
 ) -> list[dict[str, Any]]:
-    """A page of what is known, in the order it was first seen; each row ends with its `cursor`."""
-    parameters = {"after": after, "limit": limit, "site": filters["site"], "node": filters["node"]}
+    """A page of what is known, in the order it was first seen, each row with its `cursor`; states are as of `now`."""
+    parameters = {
+        "after": after,
+        "limit": limit,
+        "site": filters["site"],
+        "node": filters["node"],
+        "now": now,
+        "start": now - dt.timedelta(days=1),
+        "end": now + dt.timedelta(hours=1),  # clocks of nodes may run ahead
+    }
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SQL[what], parameters).fetchall()
+
+
+def unread(connection: Connection, filters: FilterValues, now: dt.datetime, limit: int) -> list[dict[str, Any]]:
+    """Targets that could not be read when their agents last said something: target, node, site, reason, detail."""
+    parameters = {
+        "limit": limit,
+        "site": filters["site"],
+        "node": filters["node"],
+        "start": now - dt.timedelta(days=1),
+        "end": now + dt.timedelta(hours=1),
+    }
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL["unread"], parameters).fetchall()
 
 
 def committed_through(connection: Connection, streams: Iterable[str]) -> dict[str, int]:

@@ -24,7 +24,8 @@ _DAY_US = 86_400_000_000
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
-Device = Literal["accelerator", "engine", "host"]
+# A chassis is read like the host's other domains, but less often: where its samples begin and end is asked for apart.
+Device = Literal["accelerator", "engine", "host", "chassis"]
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "accelerator": (
@@ -53,8 +54,11 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         "output_tokens",
         "requests_finished",
         "preemptions",
+        "draft_tokens",
+        "accepted_draft_tokens",
         "requests_running",
         "requests_waiting",
+        "activity_ppm",
         "kv_cache_usage_ratio",
     ),
     "host": ("id", "time_us", "energy_uj", "energy_range_uj", "epoch", "epoch_start_us", "power_mw"),
@@ -92,6 +96,15 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """The boards of a placement and, aligned with them, its parts of them in ppm (empty: none of its own)."""
+
+    accelerator_ids: tuple[int, ...]
+    shares_ppm: tuple[int, ...]
+    role: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Fleet:
     """What is known of the devices of some nodes, as arrays sorted by id."""
 
@@ -102,7 +115,8 @@ class Fleet:
     engine_ids: Int64
     engine_node_ids: Int64
     engine_first_seen_us: Int64
-    placement_accelerators: Mapping[int, tuple[int, ...]]
+    placements: Mapping[int, Held]
+    chassis_node_ids: Int64  # nodes whose chassis was ever read
 
 
 def _datetime(time_us: int) -> dt.datetime:
@@ -143,6 +157,7 @@ def read_fleet(connection: psycopg.Connection[Any], node_ids: Sequence[int]) -> 
     accelerators = connection.execute(_SQL["accelerators"], {"node_ids": list(node_ids)}).fetchall()
     engines = connection.execute(_SQL["engines"], {"node_ids": list(node_ids)}).fetchall()
     placements = connection.execute(_SQL["placements"], {"node_ids": list(node_ids)})
+    chassis = connection.execute(_SQL["chassis_nodes"], {"node_ids": list(node_ids)}).fetchall()
     return Fleet(
         nodes=nodes,
         accelerator_ids=np.array([row[0] for row in accelerators], np.int64),
@@ -151,7 +166,8 @@ def read_fleet(connection: psycopg.Connection[Any], node_ids: Sequence[int]) -> 
         engine_ids=np.array([row[0] for row in engines], np.int64),
         engine_node_ids=np.array([row[1] for row in engines], np.int64),
         engine_first_seen_us=np.array([row[2] for row in engines], np.int64),
-        placement_accelerators={placement_id: tuple(ids) for placement_id, ids in placements},
+        placements={row[0]: Held(tuple(row[1]), tuple(row[2]), row[3]) for row in placements},
+        chassis_node_ids=np.array([row[0] for row in chassis], np.int64),
     )
 
 

@@ -15,7 +15,7 @@ from wattmill_api.store.database import Connection
 from wattmill_api.store.query import FilterValues, Group, group_of
 
 _SQL = statements("slo")
-INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN = 1, 2
+INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, QUEUE_TIME, REQUEST_LATENCY = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from wattmill_api.terminal.client import USELESS, Document, Failure, Server
 from wattmill_api.terminal.comparing import compared
+from wattmill_api.terminal.text import SCOPES
 
 ATTEMPTS = 3
 MOST_FINDINGS = 1000
@@ -54,22 +55,27 @@ class Asking:
             return None
 
 
-def gather(server: Server, start: str, end: str, told: Told = lambda _done, _what: None) -> Document:
-    """The whole account as one document. `end` empty: now. Errors: Failure."""
+def gather(
+    server: Server, start: str, end: str, told: Told = lambda _done, _what: None, scope: str = "accelerator"
+) -> Document:
+    """The whole account as one document. `end` empty: now. `scope`: of the energy in all sections but the ledger.
+
+    Errors: Failure, also where that energy is not known for want of a PUE.
+    """
     try:
-        return _gather(Asking(server, told), server, start, end)
+        return _gather(Asking(server, told), server, start, end, scope)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise Failure(f"{server.address} answers, but not as a Wattmill service does ({error!r})") from None
 
 
-def _gather(asking: Asking, server: Server, start: str, end: str) -> Document:
+def _gather(asking: Asking, server: Server, start: str, end: str, scope: str) -> Document:
     ledger = asking.get("/ledger", {"start": start, **({"end": end} if end else {})})
     times = _whole(ledger, server.now())
-    energy, differences = _agreeing(asking, times)
+    energy, differences = _agreeing(asking, times, scope)
     days = None
     if _DAY < _length(times) <= MOST_DAYS * _DAY:
-        days = asking.get("/efficiency", {**times, "step": "1d"})["rows"]
-    before = _previous(asking, times)
+        days = asking.get("/efficiency", {**times, "step": "1d", "scope": scope})["rows"]
+    before = _previous(asking, times, scope)
     sites = sorted({row["group"]["site"] for row in energy["nodes"]["rows"]})
     provisional = server.now() - datetime.fromisoformat(times["end"]) < SETTLED
     return {
@@ -108,31 +114,35 @@ def _length(times: Mapping[str, str]) -> timedelta:
     return datetime.fromisoformat(times["end"]) - datetime.fromisoformat(times["start"])
 
 
-def _agreeing(asking: Asking, times: Mapping[str, str]) -> tuple[Document, list[str]]:
+def _agreeing(asking: Asking, times: Mapping[str, str], scope: str) -> tuple[Document, list[str]]:
     """Everything that adds up, and what still differs after it was asked a few times."""
     energy: Document = {}
     differences: list[str] = []
     for _ in range(ATTEMPTS):
-        energy = _energy(asking, times)
+        energy = _energy(asking, times, scope)
         differences = disagreements(energy)
         if not differences:
             break
     return energy, differences
 
 
-def _energy(asking: Asking, times: Mapping[str, str]) -> Document:
+def _energy(asking: Asking, times: Mapping[str, str], scope: str) -> Document:
     """Everything that adds up: the ledger, the three scopes, and the sections, each with its integer total."""
     ledger = asking.get("/ledger", times)
     scopes = {}
-    for scope in ("accelerator", "node", "facility"):
-        rows = asking.get("/efficiency", {**times, "scope": scope})["rows"]
-        scopes[scope] = rows[0] if rows else None
+    for name in SCOPES:
+        rows = asking.get("/efficiency", {**times, "scope": name})["rows"]
+        scopes[name] = rows[0] if rows else None
+    headline = scopes[scope]
+    if headline and headline["energy_mj"] is None:
+        raise Failure(f"--scope {scope}: no PUE is set for every site in all of this time (PUT /api/v1/pue)", USELESS)
     sections = {}
     for name, by in SECTIONS.items():
-        rows = asking.get("/efficiency", {**times, "by": by})["rows"]
+        rows = asking.get("/efficiency", {**times, "by": by, "scope": scope})["rows"]
         rows.sort(key=lambda row: [-row["energy_mj"], *((v is None, v or "") for v in row["group"].values())])
         sections[name] = {"rows": rows, "total": total(rows)}
     return {
+        "scope": scope,
         "efficiency": scopes,
         "ledger": {
             "rows": ledger["rows"],
@@ -152,11 +162,14 @@ def total(rows: Sequence[Document]) -> Document:
 
 
 def checks(energy: Document) -> list[Document]:
-    """Every sum that must be the ledger's: its energy, the difference, and whether the tokens are the same too."""
-    expected = energy["ledger"]["total"]
-    headline = energy["efficiency"]["accelerator"]
-    totals = {"efficiency": total([headline] if headline else [])}
-    totals |= {name: energy[name]["total"] for name in SECTIONS}
+    """Every sum that must be another: its energy, the difference, and whether the tokens are the same too.
+
+    All are the ledger's; at a wider scope the sections' are that of all energy at this scope.
+    """
+    ledger, headlines = energy["ledger"]["total"], energy["efficiency"]
+    boards, whole = (total([row] if row else []) for row in (headlines["accelerator"], headlines[energy["scope"]]))
+    section = ledger if energy["scope"] == "accelerator" else whole
+    totals = {"efficiency": (boards, ledger), **{name: (energy[name]["total"], section) for name in SECTIONS}}
     return [
         {
             "sum": name,
@@ -164,28 +177,28 @@ def checks(energy: Document) -> list[Document]:
             "difference_mj": found["energy_mj"] - expected["energy_mj"],
             "same_tokens": found["tokens"] == expected["tokens"],
         }
-        for name, found in totals.items()
+        for name, (found, expected) in totals.items()
     ]
 
 
 def disagreements(energy: Document) -> list[str]:
-    """Where the sections' totals differ from the ledger's, as sentences."""
+    """Where the sections' totals differ from what they must be, as sentences."""
     return [
-        f"The total of the {check['sum']} is not that of the ledger: readings arrived meanwhile. Ask again."
+        f"The total of the {check['sum']} is not that of everything: readings arrived meanwhile. Ask again."
         for check in checks(energy)
         if check["difference_mj"] or not check["same_tokens"]
     ]
 
 
-def _previous(asking: Asking, times: Mapping[str, str]) -> Document | None:
-    """The period of equal length before; None where there can be none."""
+def _previous(asking: Asking, times: Mapping[str, str], scope: str) -> Document | None:
+    """The period of equal length before; None where there can be none, or none at this scope."""
     start = datetime.fromisoformat(times["start"])
     before = {
         "start": (start - _length(times)).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "end": times["start"],
     }
     try:
-        return {**before, **_energy(asking, before)}
+        return {**before, **_energy(asking, before, scope)}
     except Failure as failure:
         if failure.status != USELESS:
             raise

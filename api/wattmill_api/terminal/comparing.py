@@ -24,19 +24,18 @@ def _total(energy: Mapping[str, Any], before: Mapping[str, Any]) -> list[Documen
 
 
 def _figures(energy: Mapping[str, Any]) -> dict[str, float | None]:
-    """At the accelerators; nothing at all where no energy was read."""
-    headline, total = energy["efficiency"]["accelerator"], energy["ledger"]["total"]
+    """At the scope of the account, but the share of the accounts; nothing at all where no energy was read."""
+    headline, ledger_mj = energy["efficiency"][energy["scope"]], energy["ledger"]["total"]["energy_mj"]
     if headline is None:
         return {}
     serving_mj = sum(row["energy_mj"] for row in energy["ledger"]["rows"] if row["account"] == "serving")
-    energy_mj = total["energy_mj"]
     cost = headline["cost"]
     return {
-        "energy_mj": energy_mj,
-        "output_tokens": total["tokens"]["output"],
+        "energy_mj": headline["energy_mj"],
+        "output_tokens": headline["tokens"]["output"],
         "tokens_per_kwh": headline["tokens_per_kwh"],
         "joules_per_token": headline["joules_per_token"],
-        "not_serving_ratio": 1 - serving_mj / energy_mj if energy_mj else None,
+        "not_serving_ratio": 1 - serving_mj / ledger_mj if ledger_mj else None,
         **({f"cost_{cost['currency']}": cost["total"]} if cost else {}),
         "co2_grams": headline["co2_grams"],
         "coverage": headline["coverage"],

@@ -15,7 +15,7 @@ from wattmill_api.terminal.account import QUESTIONS, gather
 from wattmill_api.terminal.client import DONE, FAILED, USELESS, Document, Failure, Server
 from wattmill_api.terminal.options import Options, ago, one_of, printing, say
 from wattmill_api.terminal.sheet import to_csv
-from wattmill_api.terminal.text import to_json
+from wattmill_api.terminal.text import SCOPES, to_json
 from wattmill_api.terminal.writing import to_markdown
 
 FORMATS = ("md", "json", "csv")
@@ -32,19 +32,21 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     options.option("end", "end, not included: written the same way (default now)")
     options.option("month", "a month (UTC) instead of --start and --end: 2026-01")
     options.option("format", "md, json or csv (default md)", "md")
+    options.option("scope", f"whose energy sections count: {', '.join(SCOPES)} (default accelerator)", "accelerator")
     options.option("output", "file to write, whole or not at all (default: standard output)")
     options.option("out", "the same as --output")
     given = options.parse(argv)
     with printing():
         try:
             format_ = one_of(given.format, "format", FORMATS)
+            scope = one_of(given.scope, "scope", tuple(SCOPES))
             if not given.start and not given.month:
                 raise Failure(f"--start is needed, or --month: {_HINT}", USELESS)
             server = options.server(given, argv)
             bar = Bar(sys.stderr, QUESTIONS)
             try:
                 start, end = period(server, given.start or "", given.end or "", given.month or "")
-                text = written(gather(server, start, end, bar.show), format_)
+                text = written(gather(server, start, end, bar.show, scope), format_)
             finally:
                 bar.end()
                 server.close()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from wattmill_api.terminal import steering
 from wattmill_api.terminal.steering import Place
-from wattmill_api.terminal.text import MJ_PER_KWH, count, figure, percent, printable, why_none
+from wattmill_api.terminal.text import MJ_PER_KWH, SCOPES, count, figure, percent, printable, why_none
 from wattmill_api.terminal.view import OWNERS, VIEWS, Finding, Row, View
 
 MOST_NAME = 48
@@ -98,7 +98,7 @@ def _headline(view: View, place: Place) -> Text:
     text.append(f" covered, {view.quality}\n")
     text.append(
         f"{view.nodes} nodes, {view.accelerators} accelerators, {count(view.output_tokens)} output tokens, "
-        f"{_kwh(view.energy_mj)} kWh at the accelerators, {_time(view.start)} to {_time(view.end)} UTC, "
+        f"{_kwh(view.energy_mj)} kWh of {SCOPES[view.scope]}, {_time(view.start)} to {_time(view.end)} UTC, "
         f"{printable(view.server, 80)}",
         style="dim",
     )
@@ -141,12 +141,12 @@ def _rows(view: View, place: Place, most: int, width: int, steered: bool) -> Tab
 
 
 def _accounts(view: View) -> Table:
-    table = _table("Where the energy went")
+    table = _table("Where the energy went" + (", accelerators alone" if view.scope != "accelerator" else ""))
     table.add_column("account", no_wrap=True)
     for name in ("kWh", "mJ", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, energy_mj in view.accounts.items():
-        share = percent(energy_mj / view.energy_mj) if view.energy_mj else "—"
+        share = percent(energy_mj / view.boards_mj) if view.boards_mj else "—"
         table.add_row(Text(name, style=_STYLES[name]), _kwh(energy_mj), f"{energy_mj:,}", share)
     if view.meter_mj is None or view.residual_mj is None:
         table.add_row("meter", "—", _name(view.meter_reason or "not known"), "")
@@ -162,7 +162,7 @@ def _accounts_line(view: View) -> Text:
     if view.residual_mj is not None:
         text.append(f"residual {view.residual_mj:,} mJ  ", style="" if view.residual_mj == 0 else "bold red")
     for name, energy_mj in view.accounts.items():
-        share = percent(energy_mj / view.energy_mj) if view.energy_mj else "—"
+        share = percent(energy_mj / view.boards_mj) if view.boards_mj else "—"
         text.append(f"{name} ", style=_STYLES[name])
         text.append(f"{share}  ")
     return text
@@ -237,9 +237,10 @@ def _help() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for keys, sentence in steering.HELP:
         table.add_row(Text(keys, style="bold"), Text(sentence))
-    table.add_row("", Text(f"Columns: not serving: energy of all accounts but serving, of all. {OWNERS[0]} '{NOBODY}': "
-                           "energy that no workload owns. x best: J/token as a multiple of the best published "
-                           "measurement. standing, prefill, decode: shares of the energy of whole days."))  # fmt: skip
+    table.add_row("", Text("Columns: not serving: all accounts but serving, of the accelerators' energy. "
+                           f"{OWNERS[0]} '{NOBODY}': energy that no workload owns. x best: J/token as a multiple of "
+                           "the best published measurement. standing, prefill, decode: shares of the energy "
+                           "of whole days."))  # fmt: skip
     return table
 
 
@@ -271,7 +272,7 @@ def _owner(dimension: str, name: str | None) -> str | None:
 
 
 def _wasted(row: Row) -> Text:
-    share = row.waste_mj / row.energy_mj if row.energy_mj else None
+    share = row.waste_share
     return Text(percent(share), style="yellow" if share and share > 0.5 else "")
 
 

@@ -22,7 +22,10 @@ SECTIONS = {"account": "ledger", "site": "sites", "team": "teams", "workload": "
 
 
 def to_csv(report: Document) -> str:
-    """One table, told apart by `section`; rows of accounts, sites, teams, workloads, nodes each add up to `total`."""
+    """One table, told apart by `section`; rows of accounts, sites, teams, workloads, nodes each add up to `total`.
+
+    At a wider scope all but the accounts add up to `efficiency-SCOPE`.
+    """
     from wattmill_api.export import to_csv as table  # brings the web framework, which Markdown does without
 
     return table(({name: _clean(value) for name, value in row.items()} for row in _records(report)), COLUMNS)

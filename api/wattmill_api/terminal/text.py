@@ -10,6 +10,8 @@ from typing import Any
 
 MJ_PER_KWH = 3_600_000_000
 MOST_DIGITS = 10
+# Every energy is of one of these.
+SCOPES = {"accelerator": "accelerators", "node": "whole nodes", "facility": "facility (× PUE)"}
 NO_TRAFFIC, NOT_KNOWN, NOT_SET = "no traffic", "not known", "not set"
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")

@@ -22,9 +22,10 @@ from rich.live import Live
 from wattmill_api.terminal.client import DONE, FAILED, USELESS, Document, Failure, Server
 from wattmill_api.terminal.keys import GONE, WOKEN, Keys, listening
 from wattmill_api.terminal.options import Options, duration_s, one_of, printing, say
+from wattmill_api.terminal.scoped import gather_scoped, widened
 from wattmill_api.terminal.screen import picture
 from wattmill_api.terminal.steering import Place, lines_of, pressed
-from wattmill_api.terminal.text import to_json
+from wattmill_api.terminal.text import SCOPES, to_json
 from wattmill_api.terminal.view import FILTERS, SORTS, VIEWS, View, gather, gather_more, ranked, view
 
 PLAIN_WIDTH = 160
@@ -41,6 +42,7 @@ class Plan:
     place: Place
     once: bool
     json: bool
+    scope: str = "accelerator"
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
@@ -51,6 +53,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     options.option("view", f"what to show first: {', '.join(VIEWS)} (default workloads)", "workloads")
     options.option("sort", f"order of the rows: {', '.join(SORTS)} (default waste)", "waste")
     options.repeated("only", f"part of the fleet, such as node=gpu-017; repeatable. Names: {', '.join(FILTERS)}")
+    options.option("scope", f"whose energy: {', '.join(SCOPES)} (default accelerator)", "accelerator")
     options.switch("once", "show it once and end")
     options.switch("json", "JSON, one document a line; with --once a single one")
     given = options.parse(argv)
@@ -85,6 +88,7 @@ def read_plan(given: Namespace) -> Plan:
         ),
         once=given.once,
         json=given.json,
+        scope=one_of(given.scope, "scope", tuple(SCOPES)),
     )
 
 
@@ -118,6 +122,8 @@ def look(plan: Plan, place: Place, server: Server, beside: Beside | None = None)
                 beside.answers, beside.asked = gather_more(server.get, now, plan.window_s, only), asking
             answers |= beside.answers
         seen = view(answers, server.address, place.view, only)
+        if plan.scope != "accelerator":
+            seen = widened(seen, gather_scoped(server.get, seen, only, plan.scope), plan.scope)
         return replace(seen, rows=ranked(seen.rows, place.sort, reverse=place.reverse))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Failure(f"{server.address} answers, but not as a Wattmill service does ({error!r})") from None

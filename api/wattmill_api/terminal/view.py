@@ -49,6 +49,7 @@ class Split:
 class Row:
     """One workload, node or accelerator over the window; a name of None is nobody's. `waste_mj`: all but `serving`.
 
+    `waste_mj` is a part of `boards_mj`, which is the whole energy where that is None.
     `best_ratio`: joules per token as a multiple of the best that was published; the worst of its accelerators.
     """
 
@@ -58,6 +59,7 @@ class Row:
     output_tokens: int | None = None
     mean_power_mw: int | None = None
     simulated: bool = False
+    boards_mj: int | None = None
     tokens_per_kwh: float | None = field(init=False, default=None)
     joules_per_token: float | None = field(init=False, default=None)
     split: Split | None = field(init=False, default=None)
@@ -68,8 +70,16 @@ class Row:
         """The first of its names."""
         return next(iter(self.names.values()), None)
 
+    @property
+    def waste_share(self) -> float | None:
+        """What is not serving, of the energy of the accelerators; None where they used nothing."""
+        whole_mj = self.energy_mj if self.boards_mj is None else self.boards_mj
+        return self.waste_mj / whole_mj if whole_mj else None
+
     def document(self) -> Document:
         cells = asdict(self)
+        if self.boards_mj is None:
+            cells["boards_mj"] = self.energy_mj
         return {**cells.pop("names"), **cells}
 
 
@@ -93,7 +103,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One picture. `coverage`: of all accelerators, 0–1. `power_mw`: in the last whole minute that is complete."""
+    """One picture. `coverage`: of all accelerators, 0–1. `power_mw`: in the last whole minute that is complete.
+
+    `scope`: of energies and power; `boards_mj` is what the accelerators used, which `accounts` and the meter are of.
+    """
 
     server: str
     start: str
@@ -119,6 +132,8 @@ class View:
     meter_reason: str | None
     rows: Sequence[Row]
     findings: Sequence[Finding]
+    scope: str
+    boards_mj: int
 
     def document(self) -> Document:
         """As JSON has it: the rows stand under the name of the view."""
@@ -206,6 +221,8 @@ def view(answers: Mapping[str, Document], server: str, shown: str, only: Only) -
         meter_reason=ledger["meter_reason"],
         rows=found,
         findings=[_finding(row) for row in answers["findings"]["rows"]],
+        scope="accelerator",
+        boards_mj=energy_mj,
     )
 
 
@@ -230,7 +247,7 @@ def ranked(rows: Iterable[Row], sort: str, *, reverse: bool = False) -> list[Row
         "power": lambda row: (False, -row.energy_mj),
         "tokens": lambda row: (False, -(row.output_tokens or 0)),
         "tokens_per_kwh": lambda row: (row.tokens_per_kwh is None, row.tokens_per_kwh or 0),
-        "share": lambda row: (False, -row.waste_mj / row.energy_mj if row.energy_mj else 0),
+        "share": lambda row: (False, -(row.waste_share or 0)),
         "name": lambda row: (row.name is None, 0),
     }
 

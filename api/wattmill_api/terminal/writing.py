@@ -23,6 +23,7 @@ from wattmill_api.terminal.tables import (
 from wattmill_api.terminal.text import (
     MJ_PER_KWH,
     NOT_SET,
+    SCOPES,
     count,
     decimal,
     figure,
@@ -35,7 +36,6 @@ from wattmill_api.terminal.text import (
 )
 
 ACCOUNTS = ("serving", "idle-loaded", "idle-empty", "unattributed")
-SCOPES = {"accelerator": "accelerators", "node": "whole nodes", "facility": "facility (× PUE)"}
 
 
 def to_markdown(report: Document) -> str:
@@ -46,6 +46,9 @@ def to_markdown(report: Document) -> str:
     if report["provisional_at"]:
         lines += [f"**Provisional**: as known at {moment(report['provisional_at'])} UTC; readings still arrive.", ""]
     lines += [f"From {markdown(report['server'])}.", ""]
+    if report["scope"] != "accelerator":
+        of = SCOPES[report["scope"]]
+        lines += [f"Sites, teams, workloads, nodes and days count the energy of: {of}. The ledger is the boards'.", ""]
     for sentence in report["disagreements"]:
         lines += [f"**{sentence}**", ""]
     if not report["ledger"]["rows"]:
@@ -64,7 +67,7 @@ def to_markdown(report: Document) -> str:
         ("Findings", appendices.findings(report["findings"])),
         ("Not covered", appendices.coverage(report["coverage"])),
         ("Prices applied", appendices.prices(report["prices"])),
-        ("How to read this", _notes()),
+        ("How to read this", _notes(report["scope"])),
     ):
         lines += [f"## {title}", "", *body, ""]
     return "\n".join(lines)
@@ -117,7 +120,8 @@ def _ledger(report: Document) -> list[str]:
     for check in report["checks"]:
         same = "" if check["same_tokens"] else "; other tokens"
         difference = f"difference {check['difference_mj']:,} mJ{same}"
-        rows.append([f"Sum of the {check['sum']}", "", f"{check['energy_mj']:,}", difference])
+        of = "" if check["sum"] == "efficiency" or report["scope"] == "accelerator" else f", {SCOPES[report['scope']]}"
+        rows.append([f"Sum of the {check['sum']}{of}", "", f"{check['energy_mj']:,}", difference])
     closing = {True: "The ledger closes: the accounts add up to the meter, to the millijoule."}
     closing[False] = "**The ledger does not close: the accounts are not what the meter says.**"
     sentence = closing.get(ledger["closes"])
@@ -184,10 +188,14 @@ def _days(report: Document) -> list[str]:
     return table(["Day (UTC)", "kWh", "Output tokens", "Tokens/kWh", "J/token", "Coverage"], cells, left=1)
 
 
-def _notes() -> list[str]:
+def _notes(scope: str) -> list[str]:
+    whose = {
+        "accelerator": "the accelerators, as the ledger does",
+        "node": "whole nodes: the accelerators and, by their energy, the hosts. The ledger has the accelerators alone",
+        "facility": "whole nodes × PUE, hosts shared by the energy of the accelerators. The ledger has these alone",
+    }
     return [
-        "- Sites, teams, workloads and nodes count the energy of the accelerators, as the ledger does; so do cost and "
-        "CO2.",
+        f"- Sites, teams, workloads and nodes count the energy of {whose[scope]}; cost and CO2 are of the same energy.",
         "- Energies and tokens add up exactly. kWh, cost and CO2 are rounded so that each column adds up to its total "
         "as printed, which may move a figure by one in its last digit; json and csv have whole millijoules.",
         "- Tokens/kWh counts output tokens. `no traffic`: none were generated. `not known`: none were read.",

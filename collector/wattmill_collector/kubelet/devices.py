@@ -24,6 +24,7 @@ from wattmill_collector.kubelet.pod_resources import Device
 _NODE_FILE = re.compile(r"nvidia(\d{1,5})(/.+)?")
 _CLAIMED = re.compile(r"(?:.*-)?gpu-(\d{1,5})(-mig-.+)?")  # older CDI names begin with the claim's UID
 _INDEX = re.compile(r"(\d{1,5})(:\d+)?")
+_GPU_INSTANCE = re.compile(r"/gi(\d{1,3})")
 _MEANT = ("nvidia.com/gpu", "nvidia.com/mig-", "gpu.nvidia.com", "k8s.gpu.nvidia.com")
 
 
@@ -38,26 +39,35 @@ class Names:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """A board, or a part of it; `uuid` is "" when it is an accelerator, but not known which."""
+    """A board, or a part of it; `uuid` is "" when it is an accelerator, but not known which.
+
+    `instance`: a MIG slice, as `placement.configured.resolve` knows it; "" where it is none, or not known which.
+    `replica`: one of several equal parts of the board or the slice.
+    """
 
     uuid: str
     whole: bool
+    instance: str = ""
+    replica: bool = False
 
 
 def part_of(device: Device, names: Names) -> Part | None:
     """The part of a board that a device is. None: no accelerator of a kind that is known here (a network card, …)."""
     name, mark, _ = device.id.partition("::")
-    whole = not mark and not device.portion
+    replica = bool(mark) or device.portion
     if name.startswith("MIG-GPU-"):
-        return Part(name.removeprefix("MIG-").partition("/")[0], False)
+        return Part(name.removeprefix("MIG-").partition("/")[0], False, name, replica)
     if name.startswith("MIG-"):
-        return Part(names.parent_of(name) or "", False)
+        return Part(names.parent_of(name) or "", False, name, replica)
     if name.startswith("GPU-"):
-        return Part(name, whole)
+        return Part(name, not replica, "", replica)
     if not device.resource.startswith(_MEANT):
         return None
     for form, table in ((_NODE_FILE, names.by_minor), (_CLAIMED, names.by_minor), (_INDEX, names.by_index)):
         found = form.fullmatch(name)
         if found:
-            return Part(table.get(int(found[1]), ""), whole and not found[2])
-    return Part("", whole)
+            uuid, part = table.get(int(found[1]), ""), found[2] or ""
+            slice_ = _GPU_INSTANCE.match(part)
+            instance = f"{uuid}:{slice_[1]}" if slice_ and uuid else ""
+            return Part(uuid, not replica and not part, instance, replica or "/vgpu" in part)
+    return Part("", not replica, "", replica)

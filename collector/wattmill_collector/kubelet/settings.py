@@ -19,6 +19,8 @@ WORKLOAD_RULES = (
     "leaderworkerset.sigs.k8s.io/name",
     "serving.kserve.io/inferenceservice",
     "nvidia.com/dynamo-graph-deployment-name",
+    "ray.io/originated-from-cr-name",
+    "ray.io/cluster",
     "app.kubernetes.io/instance",
     "app.kubernetes.io/name",
     "app",

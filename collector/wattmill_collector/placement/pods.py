@@ -10,22 +10,38 @@ import dataclasses
 from collections.abc import Iterable
 
 from wattmill_collector.kubelet.book import Snapshot
-from wattmill_collector.kubelet.devices import Names, part_of
-from wattmill_collector.kubelet.pod_resources import Holder
+from wattmill_collector.kubelet.devices import Names, Part, part_of
+from wattmill_collector.kubelet.pod_resources import Device, Holder
 
 PodKey = tuple[str, str]  # namespace, name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Portion:
+    """A device that is a part of a board: a MIG slice, or the `nth` of `of` equal parts that are given out.
+
+    `instance`: the slice, or the slice that is divided, as `resolve` knows it; "" where it is not known which.
+    """
+
+    board: str
+    device: str
+    instance: str = ""
+    replica: bool = False
+    nth: int = 0
+    of: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allocation:
     """The boards that a pod, or one container of it, was given; none: it was given none. `whole`: and nobody else.
 
-    `unknown`: ids of devices of which it is not known what board they are.
+    `unknown`: ids of devices of which it is not known what board they are. `portions`: what of it are parts of boards.
     """
 
     accelerators: tuple[str, ...] = ()
     whole: bool = True
     unknown: tuple[str, ...] = ()
+    portions: tuple[Portion, ...] = ()
 
 
 class Allocations:
@@ -35,10 +51,10 @@ class Allocations:
         self.known = snapshot.holders is not None
         self._parts: dict[PodKey, dict[str, Allocation]] = {}
         claims: list[tuple[PodKey, str]] = []
-        for holder in snapshot.holders or ():
-            if _is_over(holder, snapshot):
-                continue
-            allocation = _allocation(holder, names)
+        holders = [holder for holder in snapshot.holders or () if not _is_over(holder, snapshot)]
+        given = _given_out(holders, names)
+        for holder in holders:
+            allocation = _allocation(holder, names, given)
             if allocation.accelerators or allocation.unknown:
                 key = (holder.namespace, holder.pod)
                 self._parts.setdefault(key, {})[holder.container] = allocation
@@ -71,7 +87,13 @@ class Allocations:
         uuids = tuple(dict.fromkeys(uuid for one in found for uuid in one.accelerators))
         alone = all(self._pods_of[uuid] == {pod} for uuid in uuids)
         unknown = tuple(name for one in found for name in one.unknown)
-        return Allocation(uuids, alone and all(one.whole for one in found), unknown)
+        portions = [portion for one in found for portion in one.portions]
+        cut = {portion.board for portion in portions}
+        for uuid in uuids:
+            pods = sorted(self._pods_of[uuid])
+            if len(pods) > 1 and uuid not in cut:  # given whole, and more than once
+                portions.append(Portion(uuid, uuid, replica=True, nth=pods.index(pod), of=len(pods)))
+        return Allocation(uuids, alone and all(one.whole for one in found), unknown, tuple(portions))
 
     def pod_on(self, boards: Iterable[str]) -> PodKey | None:
         """The one pod that holds all of these boards, alone; None when there is no such pod."""
@@ -91,10 +113,36 @@ def _is_over(holder: Holder, snapshot: Snapshot) -> bool:
     return pod.ended
 
 
-def _allocation(holder: Holder, names: Names) -> Allocation:
+Units = dict[tuple[str, str], list[tuple[str, ...]]]  # (board, slice) → its parts that are given out, in order
+
+
+def _unit(holder: Holder, device: Device, part: Part) -> tuple[str, ...]:
+    """What tells one part from the others: the device, and who has it where several have the same."""
+    owner = (holder.namespace, holder.pod, holder.container)
+    return (device.id, *owner) if device.portion or not part.replica else (device.id,)
+
+
+def _given_out(holders: Iterable[Holder], names: Names) -> Units:
+    units: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for holder in holders:
+        for device in holder.devices:
+            part = part_of(device, names)
+            if part is not None and part.uuid and not part.whole:
+                units.setdefault((part.uuid, part.instance), set()).add(_unit(holder, device, part))
+    return {thing: sorted(found) for thing, found in units.items()}
+
+
+def _allocation(holder: Holder, names: Names, given: Units) -> Allocation:
     found = [(device, part) for device in holder.devices if (part := part_of(device, names)) is not None]
+    portions = []
+    for device, part in found:
+        if part.uuid and not part.whole:
+            units = given[part.uuid, part.instance]
+            nth = units.index(_unit(holder, device, part))
+            portions.append(Portion(part.uuid, device.id, part.instance, part.replica, nth, len(units)))
     return Allocation(
         tuple(dict.fromkeys(part.uuid for _, part in found if part.uuid)),
         all(part.whole for _, part in found),
         tuple(device.id for device, part in found if not part.uuid),
+        tuple(portions),
     )

@@ -1,4 +1,4 @@
-"""From a listening port to its process, and from that process to the processes that hold a board. Reads /proc.
+"""Processes, the control groups that they live in, and the ports that they listen on. Reads /proc.
 
 Reads only what the agent's user may read: a listener whose descriptors are hidden has no known process, which is an
 answer (None), not an error. Searching all descriptors of all processes is dear on a busy host, so it is done only for a
@@ -11,9 +11,10 @@ import contextlib
 import dataclasses
 import ipaddress
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from wattmill_collector.clock import boot_id, boot_instant_us
@@ -22,6 +23,25 @@ from wattmill_collector.placement.sockets import listening_sockets
 PROC = Path("/proc")
 SEARCH_AGAIN_US = 300_000_000
 DEEPEST = 64  # ancestors; a longer chain is a loop in what was read while it changed
+
+
+_CONTAINER = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})")
+# Scopes of a login or a terminal, and services that start what has nothing to do with each other.
+_SHARED_SCOPES = ("session-", "user@", "app-", "vte-spawn-", "tmux-spawn-")
+_SHARED_SERVICES = frozenset(
+    f"{name}.service"
+    for name in ("atd", "containerd", "cron", "crond", "docker", "kubelet", "ssh", "sshd", "supervisor", "supervisord")
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Home:
+    """What a process lives in: container, pod, and the path of its service or scope; "" where there is none."""
+
+    container: str = ""
+    pod: str = ""
+    unit: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,13 +92,24 @@ class Processes:
             if process is not None:
                 yield process
 
-    def cgroup(self, pid: int) -> str:
-        """The control group that tells this service or container from others; "" where it tells nothing."""
+    def home(self, pid: int) -> Home:
+        """The control groups that tell this container, pod or service from others."""
+        return parse_home(self.text(pid, "cgroup"))
+
+    def name(self, pid: int) -> str:
+        """What the kernel calls a process, at most 15 characters: the program, or what it set itself; "" unknown."""
+        return self.text(pid, "comm").rstrip("\n")
+
+    def command(self, pid: int) -> list[str]:
+        """The command line; empty where it can't be read."""
+        return self.text(pid, "cmdline").rstrip("\x00").split("\x00")
+
+    def text(self, pid: int, file: str) -> str:
+        """A file of a process's folder; "" where it can't be read."""
         try:
-            text = (self.root / str(pid) / "cgroup").read_text(errors="replace")
+            return (self.root / str(pid) / file).read_text(errors="replace")
         except OSError:
-            return ""
-        return parse_cgroup(text)
+            return ""  # the process has ended
 
     def sockets(self, pid: int) -> set[int]:
         """Inodes of a process's sockets; empty when this user may not look."""
@@ -89,6 +120,10 @@ class Processes:
             return set()  # the process ended, or is another user's
         links = [_link(f"{folder}/{name}") for name in names]
         return {int(link[8:-1]) for link in links if link.startswith("socket:[") and link[8:-1].isdigit()}
+
+    def network(self, pid: int | str = "self") -> str:
+        """The network namespace of a process, this one's by default; "" when this user may not look."""
+        return _link(f"{self.root}/{pid}/ns/net")
 
     def pids(self) -> list[int]:
         """All processes."""
@@ -102,10 +137,14 @@ class Processes:
         if self.root == PROC:
             with contextlib.suppress(OSError):  # without sock_diag /proc says the same, at fifty times the price
                 return listening_sockets()
+        return self.listening_in(self.root)
+
+    def listening_in(self, folder: Path) -> dict[tuple[str, int], int]:
+        """The same of the network namespace of the process whose folder in /proc it is."""
         found: dict[tuple[str, int], int] = {}
         for name in ("net/tcp", "net/tcp6"):
             try:
-                found |= parse_listening((self.root / name).read_bytes())
+                found |= parse_listening((folder / name).read_bytes())
             except OSError:
                 continue  # a kernel without IPv6, or no /proc/net at all
         return found
@@ -128,7 +167,15 @@ def parse_stat(stat: bytes) -> Process | None:
         return None
 
 
-def parse_cgroup(text: str) -> str:
+def parse_home(text: str) -> Home:
+    """Container and pod by their ids in any path of /proc/PID/cgroup, the deepest where they are nested; the unit."""
+    containers = [found[-1] for line in text.splitlines() if (found := _CONTAINER.findall(line))]
+    pods = [found[-1] for line in text.splitlines() if (found := _POD.findall(line))]
+    pod = pods[0].replace("_", "-") if pods else ""
+    return Home(containers[0] if containers else "", pod, parse_unit(text))
+
+
+def parse_unit(text: str) -> str:
     """The path of /proc/PID/cgroup (version 2, or the longest of version 1), unless unrelated processes share it."""
     paths = {}
     for line in text.splitlines():
@@ -136,8 +183,8 @@ def parse_cgroup(text: str) -> str:
         paths[hierarchy] = rest.partition(":")[2]
     path = paths.get("0") or max(paths.values(), key=len, default="")
     last = path.rpartition("/")[2]
-    shared = last in ("", "init.scope") or last.endswith(".slice") or last.startswith(("session-", "user@"))
-    return "" if shared else path
+    shared = last in ("", "init.scope") or last in _SHARED_SERVICES or last.endswith(".slice")
+    return "" if shared or last.startswith(_SHARED_SCOPES) else path
 
 
 def parse_listening(table: bytes) -> dict[tuple[str, int], int]:
@@ -190,7 +237,7 @@ class Listeners:
             inodes = set(self._table[1].values())
             self._known = {inode: process for inode, process in self._known.items() if inode in inodes}
             self._unowned = {inode: until for inode, until in self._unowned.items() if inode in inodes}
-        inode = _inode(self._table[1], address, port)
+        inode = inode_of(self._table[1], address, port)
         known = self._known.get(inode)
         if known is not None and self._runs(known):
             return known
@@ -222,44 +269,10 @@ class Listeners:
         return owner
 
 
-def _inode(listening: Mapping[tuple[str, int], int], address: str, port: int) -> int:
+def inode_of(listening: Mapping[tuple[str, int], int], address: str, port: int) -> int:
+    """The socket that answers at an address; 0 when none does."""
     anywhere = ("0.0.0.0", "::") if ":" not in address else ("::",)
     return next((listening[a, port] for a in (address, *anywhere) if (a, port) in listening), 0)
-
-
-def related(listeners: Mapping[str, Process], holders: Collection[int], table: Processes) -> dict[str, set[int]]:
-    """Which of the processes `holders` that hold a board belong to which listener (name → process).
-
-    The nearest listener among a holder's ancestors has it; then a listener that descends from it; then the only
-    listener of its process group; then the only listener of its service or container. What fits none, or several, is
-    left out.
-    """
-    by_pid: dict[int, list[str]] = {}
-    for name, process in listeners.items():
-        by_pid.setdefault(process.pid, []).append(name)
-    found: dict[str, set[int]] = {name: set() for name in listeners}
-    left = []
-    above = {name: {p.pid for p in table.ancestors(process.pid)} for name, process in listeners.items()}
-    groups = {name: process.group for name, process in listeners.items()}
-    cgroups = {name: table.cgroup(process.pid) for name, process in listeners.items()}
-    for pid in sorted(set(holders)):
-        chain = [pid, *(p.pid for p in table.ancestors(pid))]
-        names = next((by_pid[p] for p in chain if p in by_pid), None) or [n for n in listeners if pid in above[n]]
-        if names:
-            for name in names:
-                found[name].add(pid)
-        else:
-            left.append(pid)
-    for pid in left:
-        holder = table.get(pid)
-        cgroup = table.cgroup(pid)
-        same_group = [n for n, group in groups.items() if holder is not None and group == holder.group]
-        same_cgroup = [n for n, one in cgroups.items() if one and one == cgroup]
-        for names in (same_group, same_cgroup):
-            if len(names) == 1:
-                found[names[0]].add(pid)
-                break
-    return found
 
 
 def candidates(holders: Iterable[int], table: Processes) -> dict[tuple[str, int], int]:

@@ -3,56 +3,54 @@
 All targets are asked at once and share one deadline. What comes out is raw: the engine's own counters as integers, and
 the epoch evidence under which they continue. Counting is the service's business. An engine that can't be read gives an
 AbsenceReading with the reason when that begins or changes, and again at every minute's edge while it lasts.
-
-Epoch evidence, best first: the process start on the page; the header `Process-Start-Time-Unix`, dated by the kernel
-where the process is a local one; the local process that listens at the target; otherwise none (epoch 0). All of them
-stay the same when the agent restarts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattmill_collector.clock import Clock, SystemClock
-from wattmill_collector.placement import Board, Placement, Seat, place, remember
+from wattmill_collector.placement import Board, Placement
 from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure, place_of
+from wattmill_collector.sources.engine_evidence import evidence_of
 from wattmill_collector.sources.engine_histograms import is_due
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
+from wattmill_collector.sources.engine_placing import PLACE_EVERY_US, Hardware, Placer
 from wattmill_collector.sources.engine_tables import named
 from wattmill_collector.sources.engine_target import (
-    PLACE_EVERY_US,
     SECOND_US,
     About,
-    Evidence,
     Problems,
     Target,
     absences_of,
     join,
     may_be_here,
     parse_about,
-    reading_of,
+    problems_of,
+    readings_of,
+    role_on_page,
     seat_of,
 )
-from wattmill_collector.sources.promtext import ParseError, number
+from wattmill_collector.sources.engine_workers import Worker, configured_workers, reading_of_worker
+from wattmill_collector.sources.promtext import ParseError
 from wattmill_collector.sources.scraper import Answer, Scraper
-from wattmill_collector.wire import EARLIEST_US, LATEST_US, Reading
+from wattmill_collector.targets import WorkerSettings
+from wattmill_collector.wire import LATEST_US, Reading
 
 if TYPE_CHECKING:  # loaded where there is a Kubernetes only
+    from wattmill_collector.placement.pods import PodKey
     from wattmill_collector.sources.engine_pods import PodNames, PodView
 
-SETTLED_US = 30_000_000  # with the same engines and the same processes on the boards, placing again is rarely news
 FORGET_AFTER_US = 600_000_000  # a discovered engine that has been gone for so long
 LONGEST_PROBE_PAUSE_US = 600_000_000
 PROBE_PATHS = ("/metrics", "/prometheus/metrics")
 MOST_CANDIDATES = 64
 MOST_POD_TARGETS = 256  # 8 boards of 7 slices, some ports each
-PROCESS_START_HEADER = b"process-start-time-unix"
 
 
 class EngineSource:
@@ -60,7 +58,8 @@ class EngineSource:
 
     `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked every 10 s.
     Such lists are up to 10 s old: `list_processes` has them read afresh at a tick at which an engine shows up as
-    another process, whose counters begin at zero and must not lack their boards. `pods` shows the pods of this node,
+    another process, whose counters begin at zero and must not lack their boards. `busy` and `utilisation` are
+    `Hardware`'s. `workers` are boards that compute for engines of other nodes. `pods` shows the pods of this node,
     where there are any: their engines are read, placed and named as they say.
 
     Errors: ValueError when a target or an engine kind can't be used.
@@ -75,6 +74,9 @@ class EngineSource:
         interval_us: int = 10_000_000,
         boards: Callable[[], Sequence[Board]] = tuple,
         list_processes: Callable[[int], None] = lambda _: None,
+        busy: Callable[[str], Mapping[int, int] | None] = lambda _: None,
+        utilisation: Callable[[], Mapping[str, float]] = dict,
+        workers: Sequence[WorkerSettings] = (),
         discover: bool = False,
         pods: PodView | None = None,
         proc: Path = Path("/proc"),
@@ -87,18 +89,15 @@ class EngineSource:
         self._interval_us = interval_us
         self._deadline_s = min(0.8 * interval_us / 1e6, 5.0)
         self._boards = boards
-        self._list_processes = list_processes
         self._discover = discover
         self._pods = pods
         self._processes = processes or Processes(proc)
         self._listeners = Listeners(self._processes)
-        self._known_boards: Sequence[Board] = ()
-        self._remembered: Sequence[Board] = ()
-        self._placed: dict[str, Placement] = {}
-        self._placed_at_us = -PLACE_EVERY_US
-        self._settled_at_us = -SETTLED_US
+        self._placer = Placer(Hardware(boards, list_processes, busy, utilisation), self._processes)
+        self._workers = configured_workers(workers)
+        self._pod_workers: list[Worker] = []
+        self._workers_as_of: tuple[int, set[PodKey]] = (-1, set())
         self._looked_at_us = -PLACE_EVERY_US
-        self._seats: tuple[Seat, ...] = ()
         self._targets = [self._target(one) for one in engines]
 
     def read(self, time_us: int) -> list[Reading]:
@@ -128,19 +127,19 @@ class EngineSource:
         self._place(time_us, self._lists_are_stale([t for t, _ in understood], time_us))
         readings: list[Reading] = []
         for target, values in understood:
-            placement = self._placed.get(target.settings.target, Placement())
+            placement = self._placer.of(target.settings.target)
             names = self._names(target, placement)
-            readings += [reading_of(target, one, placement, names) for one in values]
-            if placement.missing:
-                missing = ", ".join(placement.missing)
-                found[target.settings.target]["accelerators"] = (
-                    "accelerator_not_found",
-                    f"no accelerator {missing} has been seen on this node; correct `accelerators` of this engine,"
-                    " unless that board is lost",
-                )
+            activity_ppm = self._placer.activity_ppm(target.settings.target)
+            readings += readings_of(target, values, placement, names, activity_ppm)
+            found[target.settings.target] |= problems_of(placement)
         for target in asked:
             if target.confirmed and target.settings.target in found:
-                readings += absences_of(target, found[target.settings.target], time_us)
+                readings += absences_of(target, target.settings.target, found[target.settings.target], time_us)
+        for worker in (*self._workers, *self._pod_workers):
+            placement = self._placer.of(worker.seat.target)
+            readings.append(reading_of_worker(worker, placement, self._placer.utilisation_ppm(worker.seat.target)))
+            readings += absences_of(worker, worker.target, problems_of(placement), time_us)
+        readings += self._placer.absences(time_us)
         if self._pods is not None:
             readings += self._absent_pods(self._pods, time_us)
         self._forget_gone(time_us)
@@ -166,7 +165,8 @@ class EngineSource:
         page = target.page
         try:
             page.scan(answer.body, with_histograms=is_due(time_us, self._interval_us))
-            evidence = self._evidence(target, answer, time_us, began_us)
+            target.listener = self._listener(target, answer, time_us)
+            evidence = evidence_of(target, answer, began_us, self._processes)
             if evidence is None:
                 return [], {"": ("restarting", "the engine was restarted while it was read")}
             if evidence.epoch != (target.evidence or evidence).epoch or (
@@ -183,6 +183,8 @@ class EngineSource:
         if not values:
             return [], {"": ("no_series", "the engine shows none of its counters yet")}
         target.confirmed = True
+        roles = {role_on_page(one) for one in values}
+        target.page_role = roles.pop() if len(roles) == 1 else ""
         problems: Problems = {}
         if not any(map(counts_tokens, values)):
             problems["tokens"] = ("no_token_counters", "the page has no counter of tokens (yet)")
@@ -191,45 +193,13 @@ class EngineSource:
                 problems[f"{field} {one.series}"] = (reason, f"{field} of {one.series or 'the engine'} can't be used")
         return values, problems
 
-    def _evidence(self, target: Target, answer: Answer, time_us: int, began_us: int) -> Evidence | None:
-        """None: the process that answered is not the one that listens now, so its counters can't be dated."""
-        name = target.settings.target
-        target.listener = listener = self._listener(target, answer, time_us)
-        printed = target.page.process_start
-        start_us = _start_us(printed)
-        # llama.cpp calls it a Unix time, but it is its host's monotonic clock in microseconds (seen on build 11669): it
-        # tells starts apart and does not date them
-        header = b"" if start_us is not None else answer.headers.get(PROCESS_START_HEADER, b"")
-        proof = (printed, None) if start_us is not None else (header, listener)
-        if target.evidence is not None and proof == target.proof:
-            return target.evidence
-        if start_us is not None:
-            evidence = Evidence(_hash(name, "page", printed), start_us)
-        elif header or listener is not None:
-            process_us = None if listener is None else self._processes.start_us(listener)
-            if process_us is not None and process_us > began_us:
-                target.listener = None
-                return None
-            evidence = Evidence(
-                _hash(name, "header", header) if header else self._process_epoch(name, listener), process_us
-            )
-        else:
-            evidence = Evidence()
-        target.proof = proof
-        return evidence
-
-    def _process_epoch(self, name: str, listener: Process | None) -> int:
-        if listener is None:
-            return 0
-        return _hash(name, "process", self._processes.boot_id, listener.pid, listener.start_ticks)
-
     def _listener(self, target: Target, answer: Answer, time_us: int) -> Process | None:
         if not answer.local_address:
             return None
         if not answer.fresh and (target.listener is not None or time_us < target.look_again_us):
             return target.listener
         target.look_again_us = time_us + PLACE_EVERY_US
-        holders = [pid for board in self._known_boards for pid in board.pids or ()]
+        holders = [pid for board in self._placer.boards for pid in board.pids or ()]
         return self._listeners.process(answer.local_address, target.link.place.port, time_us, holders)
 
     def _ask_about(self, targets: Iterable[Target], left_s: float) -> None:
@@ -259,7 +229,7 @@ class EngineSource:
             elif (
                 time_us < target.list_us
                 or target.list_pause_us > PLACE_EVERY_US
-                or self._placed.get(seat.target, Placement()).accelerators
+                or self._placer.of(seat.target).accelerators
             ):
                 continue
             target.list_us = time_us + target.list_pause_us
@@ -274,22 +244,12 @@ class EngineSource:
             taken = self._pods.allocations.boards()
             for target in targets:
                 join(target, self._pods)
-        seats = tuple(seat_of(t) for t in targets)
-        if stale:
-            self._list_processes(time_us)
-        elif seats == self._seats and 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
-            return
-        boards = tuple(self._boards())
-        if (seats, boards) == (self._seats, self._known_boards) and 0 <= time_us - self._settled_at_us < SETTLED_US:
-            self._placed_at_us = time_us
-            return
-        self._known_boards, self._settled_at_us = boards, time_us
-        self._remembered = remember(self._remembered, boards)
-        self._placed = place(seats, boards, self._processes, self._remembered, frozenset(taken))
-        if self._discover and not 0 <= time_us - self._looked_at_us < PLACE_EVERY_US:
+            self._follow_workers(self._pods)
+        seats = [*map(seat_of, targets), *(one.seat for one in (*self._workers, *self._pod_workers))]
+        looked = self._placer.place(tuple(seats), frozenset(taken), time_us, stale=stale)
+        if looked and self._discover and not 0 <= time_us - self._looked_at_us < PLACE_EVERY_US:
             self._looked_at_us = time_us
-            self._look_for_engines(boards)
-        self._seats, self._placed_at_us = seats, time_us
+            self._look_for_engines(self._placer.boards)
 
     def _look_for_engines(self, boards: Sequence[Board]) -> None:
         known = {t.link.place.port for t in self._targets if t.discovered or may_be_here(t)}
@@ -357,9 +317,25 @@ class EngineSource:
             target.named = made_from, view.names(pod) if pod else None
         return target.named[1]
 
-    def _absent_pods(self, view: PodView, time_us: int) -> list[Reading]:
+    def _read_pods(self, view: PodView) -> set[PodKey]:
+        """The pods whose engines are read, or hold what an engine does."""
         read = {t.joined[0] for t in self._targets if t.confirmed and t.joined}
-        read |= {pod for p in self._placed.values() if (pod := view.allocations.pod_on(p.accelerators))}
+        held = (self._placer.of(t.settings.target).accelerators for t in self._targets)
+        return read | {pod for boards in held if (pod := view.allocations.pod_on(boards))}
+
+    def _follow_workers(self, view: PodView) -> None:
+        read = self._read_pods(view)
+        if self._workers_as_of == (view.version, read):
+            return
+        self._workers_as_of = view.version, read
+        before = {one.target: one for one in self._pod_workers}
+        self._pod_workers = view.workers(read)
+        for one in self._pod_workers:
+            if one.target in before:
+                one.problems, one.since_us = before[one.target].problems, before[one.target].since_us
+
+    def _absent_pods(self, view: PodView, time_us: int) -> list[Reading]:
+        read = self._read_pods(view) | {one.pod for one in self._pod_workers}
         tried = {t.pod.pod.key: t.refusal for t in self._targets if t.pod and not t.confirmed and t.refusal}
         return view.absences(read, tried, time_us)
 
@@ -395,21 +371,3 @@ class EngineSource:
             if "" in target.problems and time_us - target.since_us.get("", time_us) >= FORGET_AFTER_US:
                 target.link.close()
                 self._targets.remove(target)
-
-
-def _start_us(text: bytes) -> int | None:
-    """A printed Unix time in microseconds. None when it was rounded to too few digits to tell two starts apart."""
-    digits = text.lower().partition(b"e")[0].replace(b".", b"").strip(b"+-")
-    if len(digits) < 10:
-        return None
-    try:
-        start_us = round(number(text) * 1_000_000)
-    except (ParseError, OverflowError, ValueError):
-        return None
-    return start_us if EARLIEST_US <= start_us <= LATEST_US else None
-
-
-def _hash(*evidence: str | bytes | int) -> int:
-    """8 bytes of BLAKE2b as a signed integer, never 0: that means no evidence."""
-    texts = (e if isinstance(e, bytes) else str(e).encode("utf-8", "replace") for e in evidence)
-    return int.from_bytes(hashlib.blake2b(b"\n".join(texts), digest_size=8).digest(), "big", signed=True) or 1

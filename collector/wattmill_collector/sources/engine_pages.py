@@ -2,19 +2,19 @@
 
 Pure: bytes in, values out. An `EnginePage` remembers for its target which kind of engine it is and which alternative
 of each field it reads, and keeps to that until `forget` is called for a new epoch: a counter that shows up later must
-not make a total jump. How the values of a page are put together is worked out once and holds while the page has the
-same series.
+not make a total jump. It remembers the parts of sums, too: see `engine_totals`. How the values of a page are put
+together is worked out once and holds while the page has the same series.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
-from wattmill_collector.catalogue import INT64_MAX, Histogram
-from wattmill_collector.sources.engine_histograms import HistogramReader, Latencies
-from wattmill_collector.sources.engine_series import Key, choose, grouped, own, whole
+from wattmill_collector.catalogue import Histogram
+from wattmill_collector.sources.engine_histograms import Buckets, HistogramReader, latencies
+from wattmill_collector.sources.engine_numbers import LIMITS, RATIO_FIELDS, counted, ratio
+from wattmill_collector.sources.engine_series import Key, choose, grouped, own, role_of, whole
 from wattmill_collector.sources.engine_tables import (
     COUNTER_FIELDS,
     FIELDS,
@@ -25,16 +25,18 @@ from wattmill_collector.sources.engine_tables import (
     Variant,
     recognise,
 )
-from wattmill_collector.sources.promtext import PageReader, ParseError, Series, number, unescape_json
+from wattmill_collector.sources.engine_totals import Layout, Sums, layout_of, plain_sums
+from wattmill_collector.sources.engine_unknown import NotUnderstoodError, refusal
+from wattmill_collector.sources.promtext import PageReader, ParseError, Series, split_line, unescape_json, value_text
 from wattmill_collector.wire import MAX_KEY_BYTES
 
+__all__ = ["EnginePage", "EngineValues", "NotUnderstoodError", "counts_tokens"]
+
 MAX_ENGINES = 256  # behind one target
-LIMITS = dict.fromkeys(COUNTER_FIELDS, INT64_MAX) | {"requests_running": 10_000_000, "requests_waiting": 10_000_000}
-RATIO_FIELDS = ("kv_cache_usage_ratio",)
-
-
-class NotUnderstoodError(ValueError):
-    """The target answers, but with no page of an engine in the table."""
+# A page must end with a line end. Of one that does not, the last number may lack digits: this makes it none. The family
+# that it stands in may lack series.
+CUT = b"?\n"
+NOT_A_MODEL = ("undefined",)  # what TensorRT-LLM 1.1 calls it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class EngineValues:
     """One engine behind a target: integers for what is counted, a ratio for the cache, histograms for latencies.
 
     Fields that the page does not have are left out; a value that is there but can't be used is None, and `faults` has
-    (field, reason) for it.
+    (field, reason) for it. `role` is prefill or decode where the page says so, frontend by its kind. `since_us`: the
+    counters began again at zero then, though the process did not (`engine_totals`); None: they are those of the
+    process.
     """
 
     series: str
@@ -50,16 +54,34 @@ class EngineValues:
     tokens_move: str
     values: Mapping[str, int | float | Histogram | None]
     faults: tuple[tuple[str, str], ...] = ()
+    role: str = ""
+    since_us: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Recipe:
-    """Where one engine's values stand: for each field the places in the list of printed values."""
+    """Where one engine's values stand: its counters as sums, for each gauge the places in the list of printed values.
 
+    Of a ratio the places below the line are apart.
+    """
+
+    key: Key
     series: str
     model: str
+    role: str
     tokens_move: str
-    places: tuple[tuple[str, tuple[int, ...]], ...]
+    counters: Layout
+    gauges: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+
+@dataclasses.dataclass(slots=True)
+class _Standing:
+    """What is remembered of one engine from reading to reading."""
+
+    counters: Sums = dataclasses.field(default_factory=Sums)
+    latencies: Sums = dataclasses.field(default_factory=Sums)
+    seen_us: int | None = None
+    since_us: int | None = None
 
 
 class EnginePage:
@@ -76,9 +98,11 @@ class EnginePage:
         self._engines: tuple[Key, ...] = ()
         self._histograms: HistogramReader | None = None
         self._page = b""
+        self._cut_family = ""
         self._start_place: int | None = None
         self._variant: Variant | None = None
         self._chosen: dict[str, Alternative] = {}
+        self._standings: dict[Key, _Standing] = {}
 
     def scan(self, page: bytes, *, with_histograms: bool = True) -> None:
         """Take in a page: afterwards `kind` and `process_start` (as printed, empty if there is none) are known.
@@ -87,17 +111,23 @@ class EnginePage:
         Errors: ParseError; NotUnderstoodError.
         """
         page = unescape_json(page)
+        is_cut = page[-1:] not in (b"", b"\n")
+        if is_cut:
+            page += CUT
+        self._cut_family = ""
         texts = self._reader.read(page)
         if self.kind is None or not self._reader.series:
             kind = recognise(page, self._kinds)
             if kind is None:
-                raise NotUnderstoodError(_no_kind(self._kinds, page))
+                raise refusal(self._kinds, page)
             if kind is not self.kind:
                 self.kind = kind
                 self.forget()
             self._reader = PageReader(kind.names())
             self._histograms = HistogramReader(kind) if kind.histograms else None
             texts = self._reader.read(page)
+        if is_cut:
+            self._cut_family = _last_family(page)
         self._texts = texts
         self._page = page if with_histograms else b""
         if self._reader.series is not self._planned:
@@ -107,10 +137,11 @@ class EnginePage:
         self.process_start = b"" if self._start_place is None else texts[self._start_place]
 
     def forget(self) -> None:
-        """Choose the alternatives anew: the engine was started again."""
+        """Choose the alternatives anew and begin all sums anew: the engine was started again."""
         self._variant = None
         self._chosen = {}
         self._planned = None
+        self._standings = {}
         if self._histograms is not None:
             self._histograms.forget()
 
@@ -121,31 +152,72 @@ class EnginePage:
         names = {s.name for s in self._reader.series}
         return any(t.name not in names for way in self._chosen.values() for t in way.terms if not way.lazy)
 
-    def values(self) -> list[EngineValues]:
-        """The engines of the page taken in last; empty when it shows none of the table's series yet.
+    def values(self, time_us: int = 0) -> list[EngineValues]:
+        """The engines of the page taken in last, at this tick; empty when it shows none of the table's series yet.
 
         Errors: ParseError when there are too many of them.
         """
         if self._planned is None:
             self._recipes = self._plan(self._reader.series)
             self._planned = self._reader.series
-        texts = self._texts
-        latencies: list[Latencies] = [({}, [])] * len(self._recipes)
+        buckets: list[Buckets] | None = None
+        unread: list[tuple[str, str]] = []
         if self._histograms is not None and self._page:
-            latencies = self._histograms.read(self._page, self._engines, self._replicas())
-        found = []
-        for recipe, (histograms, unusable) in zip(self._recipes, latencies, strict=True):
-            values: dict[str, int | float | Histogram | None] = {}
-            faults: list[tuple[str, str]] = []
-            for field, places in recipe.places:
-                value, fault = _ratio(texts, places) if field in RATIO_FIELDS else _total(texts, places, LIMITS[field])
-                if fault:
-                    faults.append((field, fault))
-                values[field] = value
-            values |= histograms
+            buckets = self._histograms.read(self._page, self._engines, self._replicas())
+            if buckets is None:
+                assert self.kind is not None
+                unread = [(field, "not_understood") for field in self.kind.histograms]
+        return [
+            self._values_of(recipe, buckets[nth] if buckets else None, unread, time_us)
+            for nth, recipe in enumerate(self._recipes)
+        ]
+
+    def _values_of(
+        self, recipe: _Recipe, buckets: Buckets | None, unread: list[tuple[str, str]], time_us: int
+    ) -> EngineValues:
+        texts, layout = self._texts, recipe.counters
+        standing = self._standings.setdefault(recipe.key, _Standing())
+        numbers, wrong = counted([texts[place] for place in layout.places])
+        lies = standing.counters.would_lie(layout, numbers)
+        if standing.counters.is_new():
+            standing.latencies = Sums()
+        if lies or (buckets is not None and standing.latencies.would_lie(buckets.layout, buckets.numbers)):
+            standing.counters.begin()
+            standing.latencies.begin()
+            standing.since_us = (standing.seen_us or 0) + 1
+        sums = standing.counters.take(layout, numbers) or plain_sums(layout, numbers)
+        values: dict[str, int | float | Histogram | None] = {}
+        faults: list[tuple[str, str]] = []
+        for field, total, (start, end) in zip(layout.cells, sums, layout.slices(), strict=True):
+            assert isinstance(field, str)
+            fault = next((w for w in wrong[start:end] if w), "") if wrong else ""
+            if total is not None and total > LIMITS[field]:
+                fault = "out_of_range"
+            elif self._cut_family and any(t.name == self._cut_family for t in self._chosen[field].terms):
+                fault = "cut_off"
+            if fault:
+                faults.append((field, fault))
+            values[field] = None if fault else total
+        for field, over, under in recipe.gauges:
+            value, fault = _gauge(texts, field, over, under)
+            if fault:
+                faults.append((field, fault))
+            values[field] = value
+        if buckets is not None:
+            counts = standing.latencies.take(buckets.layout, buckets.numbers)
+            found, unusable = latencies(buckets, counts or plain_sums(buckets.layout, buckets.numbers))
+            values |= found
             faults += unusable
-            found.append(EngineValues(recipe.series, recipe.model, recipe.tokens_move, values, tuple(faults)))
-        return found
+        standing.seen_us = time_us
+        return EngineValues(
+            recipe.series,
+            recipe.model,
+            recipe.tokens_move,
+            values,
+            (*faults, *unread),
+            recipe.role,
+            standing.since_us,
+        )
 
     def _plan(self, series: Sequence[Series]) -> tuple[_Recipe, ...]:
         kind = self.kind
@@ -155,24 +227,26 @@ class EnginePage:
             self._variant = next((v for v in kind.variants if not names.isdisjoint(v.known_by)), None)
         variant, replicas = self._variant, self._replicas()
         table = {**kind.fields, **(variant.fields if variant else {})}
-        matches: dict[str, dict[Key, list[int]]] = {}
+        if kind.when_decode and role_of(series) == "decode":
+            table |= {field: (*ways, *table.get(field, ())) for field, ways in kind.when_decode.items()}
+        matches: dict[str, dict[Key, list[list[int]]]] = {}
         groups: dict[Key, None] = {}
         for field in FIELDS:
             way = self._choose(field, table.get(field, ()), series)
             if way is None:
                 continue
             matches[field] = {}
-            for key, places in grouped(way, series, kind, replicas).items():
-                if any(places) if way.lazy else all(places):
-                    matches[field][key] = [p for part in places for p in part]
+            for key, parts in grouped(way, series, kind, replicas).items():
+                if any(parts) if way.lazy else all(parts):
+                    matches[field][key] = parts
                     groups[key] = None
         if len(groups) > MAX_ENGINES:
             raise ParseError(f"the page shows more than {MAX_ENGINES} engines")
         self._engines = tuple(whole(list(groups)))
-        return tuple(
-            self._recipe(key, kind, replicas, {f: own(key, self._engines, found) for f, found in matches.items()})
-            for key in self._engines
-        )
+        gone = [key for key in self._standings if key not in self._engines]
+        for key in gone[: max(0, len(self._standings) - 2 * MAX_ENGINES)]:
+            del self._standings[key]
+        return tuple(self._recipe(key, kind, replicas, matches) for key in self._engines)
 
     def _replicas(self) -> tuple[str, ...]:
         kind = self.kind
@@ -185,22 +259,41 @@ class EnginePage:
         return self._chosen.get(field)
 
     def _recipe(
-        self, key: Key, kind: EngineKind, replicas: Sequence[str], places: Mapping[str, list[int] | None]
+        self, key: Key, kind: EngineKind, replicas: Sequence[str], matches: Mapping[str, Mapping[Key, list[list[int]]]]
     ) -> _Recipe:
+        all_series = self._reader.series
         labels = ("model", *replicas)
-        model_label = next((m for m in kind.model_labels if any(m in s.labels for s in self._reader.series)), "model")
+        model_label = next((m for m in kind.model_labels if any(m in s.labels for s in all_series)), "model")
         series = ",".join(
             f"{model_label if label == 'model' else label}={value}"
             for label, value in zip(labels, key, strict=True)
             if value is not None
         )
         moving = next((f for f in ("output_tokens", "input_tokens") if f in self._chosen), "")
-        found = [(f, tuple(at or ())) for f, at in places.items() if at is not None or self._chosen[f].lazy]
+        counters: list[tuple[str, list[int]]] = []
+        gauges: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        for field, found in matches.items():
+            way = self._chosen[field]
+            over = len(way.terms)
+            where = own(
+                key, self._engines, {k: [p for part in parts[:over] for p in part] for k, parts in found.items()}
+            )
+            under = own(key, self._engines, {k: parts[over] for k, parts in found.items()}) if way.per else None
+            if where is None and not way.lazy:
+                continue
+            if field in COUNTER_FIELDS:
+                counters.append((field, where or []))
+            else:
+                gauges.append((field, tuple(where or ()), tuple(under or ())))
+        places = {p for _, where in counters for p in where} | {p for _, where, _ in gauges for p in where}
         return _Recipe(
+            key,
             _storable(series, 512),
-            _storable(key[0] or "", 256),
+            "" if key[0] in NOT_A_MODEL else _storable(key[0] or "", 256),
+            role_of([all_series[p] for p in places]) if kind.holds_accelerators else "frontend",
             self._chosen[moving].moves if moving else "",
-            tuple(found),
+            layout_of(counters, all_series),
+            tuple(gauges),
         )
 
 
@@ -209,54 +302,38 @@ def counts_tokens(engine: EngineValues) -> bool:
     return any(field in engine.values for field in TOKEN_FIELDS)
 
 
+def _last_family(page: bytes) -> str:
+    """The series name in the last line of a page that was cut off; empty where that line is a comment.
+
+    Errors: ParseError when the line is no whole series: then parts of any sum may be missing.
+    """
+    line = page[: -len(CUT)].rpartition(b"\n")[2]
+    if not line.strip() or line.lstrip()[:1] == b"#":
+        return ""
+    split = split_line(line)
+    if split is None or not value_text(line[split[2] :]):
+        raise ParseError("it is cut off in the middle of its last line")
+    return split[0]
+
+
 def _process_start_place(series: Sequence[Series]) -> int | None:
     """None also when several processes show their start on one page: then none of them speaks for the counters."""
     places = [i for i, s in enumerate(series) if s.name == PROCESS_START]
     return places[0] if len(places) == 1 else None
 
 
-def _total(texts: Sequence[bytes], places: Sequence[int], limit: int) -> tuple[int | None, str]:
-    total = 0
-    for place in places:
-        text = texts[place]
-        if text.isdigit():
-            total += int(text[:20])
-            continue
-        try:
-            value = number(text)
-        except ParseError:
-            return None, "not_a_number"
-        if not math.isfinite(value):
-            return None, "not_a_number"
-        if value < 0:
-            return None, "negative"
-        if not value.is_integer():
-            return None, "not_an_integer"
-        total += int(value)
-    return (total, "") if total <= limit else (None, "out_of_range")
-
-
-def _ratio(texts: Sequence[bytes], places: Sequence[int]) -> tuple[float | None, str]:
-    """The fullest of several caches."""
-    try:
-        values = [number(texts[place]) for place in places]
-    except ParseError:
-        return None, "not_a_number"
-    if not all(map(math.isfinite, values)):
-        return None, "not_a_number"
-    largest = max(values)
-    if largest < 0 or largest > 1.001:  # a little above 1 is rounding on the engine's side
-        return None, "out_of_range"
-    return min(largest, 1.0), ""
+def _gauge(
+    texts: Sequence[bytes], field: str, over: Sequence[int], under: Sequence[int]
+) -> tuple[int | float | None, str]:
+    if field in RATIO_FIELDS:
+        return ratio([texts[place] for place in over], [texts[place] for place in under])
+    numbers, wrong = counted([texts[place] for place in over])
+    if wrong:
+        return None, next(filter(None, wrong))
+    total = sum(n for n in numbers if n is not None)
+    return (total, "") if total <= LIMITS[field] else (None, "out_of_range")
 
 
 def _storable(text: str, longest: int) -> str:
     """As much of a text as the wire takes for a part of a key."""
     return text.replace("\x00", "\ufffd")[:longest].encode()[:MAX_KEY_BYTES].decode(errors="ignore")
-
-
-def _no_kind(kinds: Sequence[EngineKind], page: bytes) -> str:
-    if page.lstrip()[:1] in (b"{", b"["):
-        return "the target answers JSON; TensorRT-LLM shows its counters at /prometheus/metrics"
-    wanted = kinds[0].name if len({k.name for k in kinds}) == 1 else "any engine that is known here"
-    return f"the page has no metric of {wanted}"

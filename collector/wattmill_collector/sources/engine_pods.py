@@ -6,7 +6,8 @@ port comes from `wattmill.io/port`, else `prometheus.io/port` under `prometheus.
 that its containers declare. A port that was only guessed is an engine's once its page has been understood, and then no
 other guess is made for that container: two ports of one engine often show the same counters.
 
-Every pod that holds accelerators is accounted for: with an engine, or with an absence that says why there is none.
+Every pod that holds accelerators is accounted for: with an engine, as a worker of one elsewhere, or with an absence
+that says why there is none.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from wattmill_collector.kubelet.book import Snapshot
 from wattmill_collector.kubelet.devices import Names
 from wattmill_collector.kubelet.pods import OURS, PROMETHEUS, Pod, owner_by_name
+from wattmill_collector.kubelet.roles import is_worker, role_of
 from wattmill_collector.kubelet.rules import apply, parse_selector, selects
 from wattmill_collector.kubelet.settings import KubernetesSettings
+from wattmill_collector.placement import Seat
 from wattmill_collector.placement.pods import Allocation, Allocations, PodKey
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure
 from wattmill_collector.sources.engine_tables import ENGINE_KINDS
+from wattmill_collector.sources.engine_workers import Worker
 from wattmill_collector.wire import AbsenceReading, Reading
 
 MINUTE_US = 60_000_000
@@ -114,13 +118,34 @@ class PodView:
         settings = self._settings
         return PodNames(apply(settings.workload, known), apply(settings.team, known), apply(settings.model, known))
 
+    def role(self, pod: PodKey) -> str:
+        """What part a pod plays; "" when nothing is said."""
+        known = (self._snapshot.pods or {}).get(pod)
+        return role_of(known) if known else ""
+
+    def workers(self, read: Collection[PodKey]) -> list[Worker]:
+        """Pods with accelerators that work for an engine of another pod, and show no engine themselves."""
+        found = []
+        for key in sorted(self._holders()):
+            pod = (self._snapshot.pods or {}).get(key)
+            allocation = self.allocations.of(key)
+            if pod is None or key in read or not is_worker(pod) or not (allocation and allocation.accelerators):
+                continue
+            name, names = f"pod:{key[0]}/{key[1]}", self.names(key)
+            seat = Seat(name, allocation=allocation, is_worker=True)
+            found.append(Worker(seat, name, "", names.workload, names.team, names.model, key))
+        return found
+
     def absences(self, read: Collection[PodKey], tried: Mapping[PodKey, Failure], time_us: int) -> list[Reading]:
         """Why pods with accelerators show no engine, and sources that are away: what is new, at a minute's edge all.
 
         `read`: pods with an engine or with an absence of its own; `tried`: the last answer of a guessed port.
         """
         now = {_SOURCES[source]: (failure.reason, failure.detail) for source, failure in self._snapshot.faults.items()}
-        for key in self._holding() if self._discover else ():
+        for key in self._holders() if self._discover else ():
+            pod = (self._snapshot.pods or {}).get(key)
+            if pod is not None and _is_kept_away(pod):
+                continue
             name = f"pod:{key[0]}/{key[1]}"
             allocation = self.allocations.of(key)
             if allocation is not None and allocation.unknown:
@@ -153,13 +178,13 @@ class PodView:
             return "no_address", "the pod holds accelerators; only the Kubernetes API would say where its page is"
         return "no_metrics_port", f"the pod holds accelerators and declares no port of a page; set {OURS}port"
 
-    def _holding(self) -> Iterable[PodKey]:
-        """Running pods that hold accelerators, or ask for some where the kubelet does not say, unless kept away."""
+    def _holders(self) -> Iterable[PodKey]:
+        """Running pods that hold accelerators, or ask for some where the kubelet does not say."""
         pods = self._snapshot.pods
         if pods is None:
             return list(self.allocations.pods())
         held = set(self.allocations.pods()) if self.allocations.known else {p.key for p in pods.values() if p.wants}
-        return [p.key for p in pods.values() if p.key in held and p.phase == "Running" and not _is_kept_away(p)]
+        return [p.key for p in pods.values() if p.key in held and p.phase == "Running"]
 
     def _is_looked_at(self, pod: Pod) -> bool:
         if not self._discover or pod.phase != "Running" or not pod.ip or _is_kept_away(pod):

@@ -12,13 +12,18 @@ from wattmill_collector.sources.engine_tables import Alternative, EngineKind, Te
 from wattmill_collector.sources.promtext import Series
 
 Key = tuple[str | None, ...]
+ROLE_LABELS = ("engine_type", "dynamo_component")  # SGLang's, and that of a worker behind Dynamo
+ROLES = frozenset({"prefill", "decode"})
 
 
 def choose(ways: Sequence[Alternative], series: Sequence[Series]) -> Alternative | None:
-    """The first alternative that the page has."""
+    """The first alternative that the page has, with what it is a part of or stands beside."""
     for way in ways:
-        found = [any(_matches(term, s) for s in series) for term in way.terms]
-        if all(found) or (way.lazy and any(s.name == t.name for t in way.terms for s in series)):
+        if any(t is not None and not _any_matches(t, series) for t in (way.per, way.beside)):
+            continue
+        if all(_any_matches(term, series) for term in way.terms):
+            return way
+        if way.lazy and any(s.name == t.name for t in way.terms for s in series):
             return way
     return None
 
@@ -26,9 +31,10 @@ def choose(ways: Sequence[Alternative], series: Sequence[Series]) -> Alternative
 def grouped(
     way: Alternative, series: Sequence[Series], kind: EngineKind, replicas: Sequence[str]
 ) -> dict[Key, list[list[int]]]:
-    """For each engine the places of each term's series, copies left out."""
+    """For each engine the places of each term's series, and at last of what they are over, copies left out."""
     groups: dict[Key, list[list[int]]] = {}
-    for nth, term in enumerate(way.terms):
+    terms = way.terms if way.per is None else (*way.terms, way.per)
+    for nth, term in enumerate(terms):
         kept: dict[tuple[tuple[str, str], ...], tuple[tuple[str, ...], int]] = {}
         for place, s in enumerate(series):
             if not _matches(term, s):
@@ -39,7 +45,7 @@ def grouped(
                 kept[rest] = rank, place
         for _, place in kept.values():
             key = _key(series[place], kind.model_labels, replicas)
-            groups.setdefault(key, [[] for _ in way.terms])[nth].append(place)
+            groups.setdefault(key, [[] for _ in terms])[nth].append(place)
     return groups
 
 
@@ -61,6 +67,17 @@ def own(key: Key, engines: Sequence[Key], found: Mapping[Key, list[int]]) -> lis
 
 def _rank(series: Series, copies: Sequence[str]) -> tuple[str, ...]:
     return tuple(series.labels.get(label, "").rjust(9, "0") for label in copies)
+
+
+def role_of(series: Sequence[Series]) -> str:
+    """The part of a disaggregated pair that the labels of these series speak of; empty when of none, or of both."""
+    said = {s.labels[label] for s in series for label in ROLE_LABELS if label in s.labels}
+    roles = said & ROLES
+    return roles.pop() if len(roles) == 1 else ""
+
+
+def _any_matches(term: Term, series: Sequence[Series]) -> bool:
+    return any(_matches(term, s) for s in series)
 
 
 def _matches(term: Term, series: Series) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from wattmill_collector.placement import Placement, Seat
 from wattmill_collector.placement.process import Process
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues
+from wattmill_collector.sources.engine_placing import PLACE_EVERY_US
 from wattmill_collector.sources.scraper import Link
 from wattmill_collector.wire import AbsenceReading, EngineReading, Reading
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:  # loaded where there is a Kubernetes only
 
 SECOND_US = 1_000_000
 MINUTE_US = 60_000_000
-PLACE_EVERY_US = 10_000_000
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 Problems = dict[str, tuple[str, str]]
 
@@ -57,6 +58,8 @@ class Target:
     joined_at: tuple[object, ...] = ()  # what that was made from
     allocation: Allocation | None = None
     named: tuple[object, PodNames | None] = (None, None)
+    pod_role: str = ""
+    page_role: str = ""  # the one that all engines of the page have
     evidence: Evidence | None = None
     proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
     listener: Process | None = None
@@ -77,10 +80,26 @@ def may_be_here(target: Target) -> bool:
     return target.link.is_local or target.link.place.host in OWN_HOSTS or unresolved
 
 
+def role_of(target: Target, said: str) -> str:
+    """What part an engine plays: configured, by its kind, by its pod, as its page has `said`."""
+    if target.settings.role:
+        return target.settings.role
+    if target.page.kind is not None and not target.page.kind.holds_accelerators:
+        return "frontend"
+    return (target.pod_role if target.pod_role != "worker" else "") or said
+
+
 def seat_of(target: Target) -> Seat:
-    kind = target.page.kind
-    holds = kind is None or kind.holds_accelerators
-    return Seat(target.settings.target, target.settings.accelerators, target.listener, holds, target.allocation)
+    settings, link = target.settings, target.link
+    return Seat(
+        settings.target,
+        settings.accelerators,
+        target.listener,
+        role_of(target, target.page_role) != "frontend",
+        target.allocation,
+        settings.shares_ppm,
+        None if link.is_local or not link.peer else (link.peer, link.place.port),
+    )
 
 
 def join(target: Target, view: PodView) -> None:
@@ -92,13 +111,40 @@ def join(target: Target, view: PodView) -> None:
         pod = target.pod
         target.joined = (pod.pod.key, pod.container) if pod else view.pod_at(host, port, local=link.is_local)
         target.allocation = view.allocation(*target.joined) if target.joined else None
+        target.pod_role = view.role(target.joined[0]) if target.joined else ""
         target.joined_at = made_from
 
 
-def reading_of(target: Target, one: EngineValues, placement: Placement, names: PodNames | None) -> EngineReading:
+def readings_of(
+    target: Target,
+    values: Sequence[EngineValues],
+    placement: Placement,
+    names: PodNames | None,
+    activity_ppm: int | None,
+) -> list[EngineReading]:
+    """What a target shows at a tick. Several engines behind it are on the same boards, front ends on none."""
+    roles = [role_of(target, role_on_page(one)) for one in values]
+    holding = [nth for nth, role in enumerate(roles) if role != "frontend"]
+    active_ppm = None if activity_ppm is None else activity_ppm // max(len(holding), 1)
+    found = []
+    for nth, (one, role) in enumerate(zip(values, roles, strict=True)):
+        is_here = nth in holding
+        place = placement.part(holding.index(nth), len(holding)) if is_here else Placement()
+        found.append(_reading(target, one, role, place, names, active_ppm if is_here else None))
+    return found
+
+
+def _reading(
+    target: Target,
+    one: EngineValues,
+    role: str,
+    placement: Placement,
+    names: PodNames | None,
+    activity_ppm: int | None,
+) -> EngineReading:
     about, evidence = target.about or About(), target.evidence or Evidence()
-    model = (names.model if names else "") or one.model or about.model
     settings = target.settings
+    model = settings.model or (names.model if names else "") or one.model or about.model
     return EngineReading(
         target=settings.target,
         series=one.series,
@@ -109,6 +155,11 @@ def reading_of(target: Target, one: EngineValues, placement: Placement, names: P
         team=settings.team or (names.team if names else ""),
         accelerators=placement.accelerators,
         method=placement.method,
+        confidence="medium" if activity_ppm is not None and placement.method else placement.confidence,
+        accelerator_shares_ppm=placement.shares_ppm,
+        share_by=placement.share_by,
+        role=role,
+        activity_ppm=activity_ppm,
         tokens_move=one.tokens_move,
         epoch=evidence.epoch,
         epoch_start_us=evidence.start_us,
@@ -116,26 +167,53 @@ def reading_of(target: Target, one: EngineValues, placement: Placement, names: P
     )
 
 
-def absences_of(target: Target, problems: Problems, time_us: int) -> list[Reading]:
+def role_on_page(one: EngineValues) -> str:
+    """The role that a page gives to one of its engines."""
+    return str(getattr(one, "role", ""))
+
+
+class Complainer(Protocol):
+    """What problems are said of, and since when each of them is there."""
+
+    problems: Problems
+    since_us: dict[str, int]
+
+
+def absences_of(of: Complainer, name: str, problems: Problems, time_us: int) -> list[Reading]:
     """What is new among the problems; all of them at a minute's edge."""
-    target.since_us = {
-        key: target.since_us[key] if target.problems.get(key, ("",))[0] == reason else time_us
+    of.since_us = {
+        key: of.since_us[key] if of.problems.get(key, ("",))[0] == reason else time_us
         for key, (reason, _) in problems.items()
     }
     edge = time_us % MINUTE_US == 0
     said = [
         AbsenceReading(
             subject="engine",
-            id=target.settings.target,
+            id=name,
             reason=reason,
             detail=detail.replace("\x00", "")[:512],
-            start_us=target.since_us[key] if target.since_us[key] < time_us else None,
+            start_us=of.since_us[key] if of.since_us[key] < time_us else None,
         )
         for key, (reason, detail) in problems.items()
-        if edge or target.since_us[key] == time_us
+        if edge or of.since_us[key] == time_us
     ]
-    target.problems = problems
+    of.problems = problems
     return list(said)
+
+
+def problems_of(placement: Placement) -> Problems:
+    """What is wrong with where an engine or a worker is."""
+    found: Problems = {}
+    if placement.missing:
+        missing = ", ".join(placement.missing)
+        found["accelerators"] = (
+            "accelerator_not_found",
+            f"no accelerator {missing} has been seen on this node; correct `accelerators` of this engine,"
+            " unless that board is lost",
+        )
+    if placement.doubt:
+        found["placement"] = "placement_unknown", placement.doubt
+    return found
 
 
 def parse_about(body: bytes) -> About:

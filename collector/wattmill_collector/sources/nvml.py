@@ -4,8 +4,8 @@ What it promises: a board that can't do something has None there and is not aske
 dropped alone, named with a reason and retried; a board is read once, MIG or not, because its joules are the board's.
 What it does not: count. Counters go out raw, with the epoch they belong to.
 
-Capabilities live as long as a `_Board`, which is made anew after a loss and after every start of the driver library:
-that is the re-probing.
+Capabilities live as long as an `AttachedBoard`, which is made anew after a loss and after every start of the driver
+library: that is the re-probing.
 """
 
 from __future__ import annotations
@@ -17,74 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from wattmill_collector.errors import NotHere
+from wattmill_collector.placement.boards import Instance
 from wattmill_collector.sources.epochs import BOOT_ID, epoch_of, read_boot_id
+from wattmill_collector.sources.nvml_board import AttachedBoard, LostError, busy, look_at_processes, read_board
 from wattmill_collector.sources.nvml_calls import (
-    ENERGY,
-    FIELD,
-    FIELD_MASKS,
     FIELD_NAMES,
     GPU_NOT_FOUND,
-    HIGHEST,
-    IMPLAUSIBLE,
     LOSSES,
-    NOT_FOUND,
     POWER_AVERAGE,
     POWER_INSTANT,
     REFUSALS,
-    UNKNOWN,
-    Call,
     Driver,
     load,
     open_error,
     power_usage_is_average,
     word_of,
 )
-from wattmill_collector.wire import AbsenceReading, AcceleratorReading, Reading
+from wattmill_collector.sources.nvml_processes import NOT_FOUND
+from wattmill_collector.wire import AbsenceReading, Reading
 
 MINUTE_US = 60_000_000
 LONGEST_WAIT_US = 30_000_000
-UNKNOWNS_UNTIL_LOST = 3
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Board:
-    """An attached board; what it can't say is no longer among its `fields` and `calls`."""
-
-    handle: Any
-    uuid: str
-    settled: dict[str, Any]  # of a reading, what does not change at every tick
-    usage_field: int  # the field that nvmlDeviceGetPowerUsage means on this board
-    fields: Any
-    calls: tuple[Call, ...]
-    slow_calls: tuple[Call, ...]
-    lists_processes: bool = True
-    pids: tuple[int, ...] | None = None
-    minute: int = -1
-    turn: int = -1
-    listed_us: int = -1
-    said_minute: int = -1
-    unknown: bool = False  # an unknown error at this tick
-    unknowns: int = 0  # ticks in a row
-    energy_error: int = 0  # at this tick
-
-    def refuses(self, name: str, status: int) -> bool:
-        """Judge an error: True when the board will never give `name`; else it lacks in this reading only.
-
-        Errors: _Lost when the board itself is gone.
-        """
-        if status == UNKNOWN:
-            self.unknown = True
-        elif status in LOSSES:
-            raise _Lost(status)
-        elif status in REFUSALS:
-            return True
-        if name == "energy_mj":
-            self.energy_error = status
-        return False
-
-    def has_counter(self) -> bool:
-        by_field = self.fields is not None and self.fields[0].fieldId == ENERGY
-        return by_field or any(call.name == "energy_mj" for call in self.calls)
 
 
 @dataclasses.dataclass(slots=True)
@@ -108,17 +61,11 @@ class _Slot:
 
     index: int
     uuid: str = ""
-    board: _Board | None = None
+    board: AttachedBoard | None = None
     code: int = GPU_NOT_FOUND
     lost_us: int | None = None
     said_minute: int = -1
     backoff: _Backoff = dataclasses.field(default_factory=_Backoff)
-
-
-class _Lost(Exception):
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 class NvmlSource:
@@ -167,8 +114,9 @@ class NvmlSource:
                 self._attach_again(driver, slot, time_us)
             if driver and slot.board:
                 try:
-                    self._read_board(driver, slot.board, time_us, readings)
-                except _Lost as lost:
+                    due = self._is_its_turn(slot.board, time_us)
+                    read_board(driver, slot.board, time_us, readings, with_processes=due)
+                except LostError as lost:
                     slot.board, slot.code = None, lost.code
                     slot.backoff.postpone(time_us)
                 else:
@@ -188,15 +136,31 @@ class NvmlSource:
         boards = [slot.board for slot in self._slots if slot.board]
         return {board.uuid: board.pids for board in boards if board.pids is not None}
 
+    def instances(self) -> Mapping[str, tuple[Instance, ...]]:
+        """MIG instances with their processes, as last listed, by the UUID of their board; only boards with MIG on."""
+        boards = [slot.board for slot in self._slots if slot.board]
+        return {board.uuid: board.instances for board in boards if board.instances is not None}
+
+    def busy(self, uuid: str) -> Mapping[int, int] | None:
+        """Process id → per cent of time in which its kernels ran on a board, since this was last asked.
+
+        A process that ran nothing is left out; None: the board does not say, is lost, or has MIG on.
+        """
+        board = next((slot.board for slot in self._slots if slot.board and slot.board.uuid == uuid), None)
+        if self._driver is not None and board is not None:
+            with contextlib.suppress(LostError):
+                return busy(self._driver, board)
+        return None
+
     def list_processes(self, time_us: int) -> None:
         """Read now the process list of every board that has not had its turn at this tick."""
         driver = self._driver
         for slot in self._slots:
             board = slot.board
-            if driver and board and board.lists_processes and board.listed_us != time_us:
+            if driver and board and board.listed_us != time_us:
                 # A board that is lost by now has no list; the next tick finds out and says why.
-                with contextlib.suppress(_Lost):
-                    _list_processes(driver, board, time_us)
+                with contextlib.suppress(LostError):
+                    look_at_processes(driver, board, time_us)
 
     def minor_numbers(self) -> Mapping[int, str]:
         """Which board /dev/nvidia<number> is; boards of which the driver does not say it are left out."""
@@ -270,7 +234,7 @@ class NvmlSource:
             slot.code = GPU_NOT_FOUND if error.value == NOT_FOUND else error.value
             slot.backoff.postpone(time_us)
 
-    def _attach(self, driver: Driver, handle: Any, index: int) -> _Board:
+    def _attach(self, driver: Driver, handle: Any, index: int) -> AttachedBoard:
         nvml = self._nvml
         uuid: str = nvml.nvmlDeviceGetUUID(handle)
         model: str = nvml.nvmlDeviceGetName(handle)
@@ -280,7 +244,7 @@ class NvmlSource:
             if error.value not in REFUSALS:
                 raise
             architecture = 0
-        return _Board(
+        return AttachedBoard(
             handle=handle,
             uuid=uuid,
             settled={
@@ -296,90 +260,13 @@ class NvmlSource:
             slow_calls=driver.slow_calls,
         )
 
-    # --- reading one board ---
-
-    def _read_board(self, driver: Driver, board: _Board, time_us: int, readings: list[Reading]) -> None:
-        """Append the board's reading, and an absence for an energy that should be there and is not."""
-        board.unknown, board.energy_error = False, 0
-        minute = time_us // MINUTE_US
-        if minute != board.minute:
-            board.minute = minute
-            _read_slow(board)
-        # The boards take turns: each list holds the driver's lock (4.5 ms median, MangoHud issue 2104).
+    def _is_its_turn(self, board: AttachedBoard, time_us: int) -> bool:
+        """The boards take turns with their process lists: each holds the driver's lock (MangoHud issue 2104)."""
         turn = (time_us + board.settled["index"] * self._every_us // len(self._slots)) // self._every_us
-        if turn != board.turn and board.lists_processes:
-            board.turn = turn
-            _list_processes(driver, board, time_us)
-
-        values = board.settled.copy()
-        if board.fields is not None:
-            _read_fields(driver, board, values)
-        refused: list[Call] = []
-        for call in board.calls:
-            status = call.function(board.handle, *call.arguments)
-            if status == 0:
-                call.take(values)
-            elif board.refuses(call.name, status):
-                refused.append(call)
-        if refused:
-            board.calls = tuple(call for call in board.calls if call not in refused)
-
-        measured = "energy_mj" in values or "power_mw" in values or "power_instant_mw" in values
-        board.unknowns = board.unknowns + 1 if board.unknown and not measured else 0
-        if board.unknowns >= UNKNOWNS_UNTIL_LOST:
-            raise _Lost(UNKNOWN)
-        readings.append(AcceleratorReading(**values))
-        if "energy_mj" not in values:
-            _say_no_energy(board, measured, minute, readings)
-
-
-def _read_fields(driver: Driver, board: _Board, values: dict[str, Any]) -> None:
-    """Energy and power in one call; what the board refuses is asked for by an older call from now on."""
-    fields = board.fields
-    status = driver.get_fields(board.handle, len(fields), fields)
-    if status != 0:
-        if not board.refuses("energy_mj", status):
-            return
-        refused = set(FIELD_NAMES)
-    else:
-        refused = set()
-        for field, _, _, _, type_, field_status, raw in FIELD.iter_unpack(fields):
-            name = FIELD_NAMES[field]
-            if field_status == 0:
-                value = raw & FIELD_MASKS.get(type_, 0)
-                if type_ in FIELD_MASKS and value <= HIGHEST[name]:
-                    values[name] = value
-            elif board.refuses(name, field_status):
-                refused.add(field)
-    if refused:
-        kept = [value.fieldId for value in fields if value.fieldId not in refused]
-        board.fields = driver.fields_of(*kept) if kept else None
-        if ENERGY in refused:
-            board.calls = (driver.total_energy, *board.calls)
-        if board.usage_field in refused:
-            board.calls = (driver.power_usage[board.usage_field], *board.calls)
-
-
-def _read_slow(board: _Board) -> None:
-    for call in board.slow_calls:
-        board.settled.pop(call.name, None)
-        status = call.function(board.handle, *call.arguments)
-        if status == 0:
-            call.take(board.settled)
-        elif board.refuses(call.name, status):
-            board.slow_calls = tuple(other for other in board.slow_calls if other is not call)
-
-
-def _list_processes(driver: Driver, board: _Board, time_us: int) -> None:
-    board.listed_us = time_us
-    status, pids = driver.list_processes(board.handle)
-    if status == 0:
-        board.pids = pids
-        board.settled["process_count"] = len(pids)
-    else:
-        board.pids = None
-        board.settled.pop("process_count", None)
-        board.lists_processes = not board.refuses("process_count", status)
+        if turn == board.turn or not (board.lists_processes or board.may_have_mig):
+            return False
+        board.turn = turn
+        return True
 
 
 def _say_lost(slot: _Slot, time_us: int, readings: list[Reading]) -> None:
@@ -401,16 +288,3 @@ def _say_lost(slot: _Slot, time_us: int, readings: list[Reading]) -> None:
             start_us=start_us,
         )
     )
-
-
-def _say_no_energy(board: _Board, measured: bool, minute: int, readings: list[Reading]) -> None:
-    """An error of this tick is said at once, a board without any meter in every minute; power alone is enough."""
-    if board.energy_error or board.has_counter():
-        reason = word_of(board.energy_error or IMPLAUSIBLE)
-        detail = "The board's energy counter could not be read at this tick."
-    elif measured or minute == board.said_minute:
-        return
-    else:
-        board.said_minute = minute
-        reason, detail = "unmeasured", "The board has neither an energy counter nor a power reading."
-    readings.append(AbsenceReading(subject="accelerator", id=board.uuid, reason=reason, detail=detail))

@@ -18,11 +18,10 @@ from ctypes import CDLL, byref, c_uint, c_ulonglong
 from typing import Any
 
 from wattmill_collector.errors import Broken, NotHere, SourceError, TryAgain
+from wattmill_collector.sources.nvml_processes import NOT_FOUND, ProcessCalls
 from wattmill_collector.wire import METRICS
 
-NOT_FOUND = 6
 FUNCTION_NOT_FOUND = 13
-INSUFFICIENT_SIZE = 7
 GPU_NOT_FOUND = 28
 UNKNOWN = 999
 IMPLAUSIBLE = -1  # not NVML's: the call succeeded with a value that can't be
@@ -53,7 +52,6 @@ FIELD = struct.Struct("=IIqqIIQ")  # nvmlFieldValue_t: id, scope, time, latency,
 FIELD_MASKS = {1: 2**32 - 1, 2: 2**64 - 1, 3: 2**64 - 1, 6: 2**16 - 1}  # by type: the driver leaves the rest unset
 HIGHEST = {metric.name: metric.high for metric in METRICS["accelerator"]}
 
-MOST_PIDS = 2**22  # PID_MAX_LIMIT of a 64-bit kernel; drivers 535.4x to 535.9x gave scrambled ids above it
 AMPERE = 7
 GA100_PRODUCTS = frozenset({"A100", "A100X", "A800", "A30", "A30X"})
 
@@ -116,9 +114,8 @@ class Driver:
         )
         self.slow_calls = (_single("power_limit_mw", number, limit, number_ref),)
         self.get_fields = find("nvmlDeviceGetFieldValues")
-        # The package's unversioned wrapper raises an error that is no NVMLError; the versions have one layout.
-        self._get_processes = find("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
-        self._processes = (nvml.c_nvmlProcessInfo_v2_t * 64)()
+        self.processes = ProcessCalls(nvml, find)
+        self._mig_mode = find("nvmlDeviceGetMigMode")
 
     def fields_of(self, *ids: int) -> Any:
         """An nvmlFieldValue_t array that asks for these field ids."""
@@ -127,21 +124,10 @@ class Driver:
             field.fieldId = id_
         return fields
 
-    def list_processes(self, handle: Any) -> tuple[int, tuple[int, ...]]:
-        """(NVML status, process ids with a context on the board). Ids that can't be are left out.
-
-        One call with room enough: asking for the count first would double the most expensive call there is.
-        """
-        count = c_uint(len(self._processes))
-        status = self._get_processes(handle, byref(count), self._processes)
-        if status == INSUFFICIENT_SIZE:
-            self._processes = (self._nvml.c_nvmlProcessInfo_v2_t * (count.value + 64))()
-            count = c_uint(len(self._processes))
-            status = self._get_processes(handle, byref(count), self._processes)
-        if status != 0:
-            return status, ()
-        listed = {self._processes[i].pid for i in range(count.value)}
-        return 0, tuple(sorted(pid for pid in listed if 0 < pid <= MOST_PIDS))
+    def mig_mode(self, handle: Any) -> tuple[int, int]:
+        """(NVML status, 1 where MIG is on)."""
+        now, later = c_uint(), c_uint()
+        return self._mig_mode(handle, byref(now), byref(later)), now.value
 
     def shutdown(self) -> None:
         """Let go of the driver. Errors: nvml.NVMLError."""

@@ -23,6 +23,7 @@ MAX_LINES = 4 * MAX_SERIES  # comments and blank lines included; keeps a page of
 RELEARN_READS = 60
 SHORTEST_LINE_BYTES = 24  # a new series with its TYPE line takes more; a smaller change is values changing their width
 NEARBY_BYTES = 512  # how far a line may have moved against its neighbour before the rest of the page is searched
+FAR_SEARCHES = 8  # in one read; a page whose lines have changed places is cheaper to learn anew than to search for each
 
 # Possessive quantifiers: no backtracking, so a hostile line costs time in proportion to its length.
 _SERIES = re.compile(rb'[ \t]*+([a-zA-Z_:][a-zA-Z0-9_:]*+)?[ \t]*+(\{(?:[^"{}]|"(?:[^"\\]|\\.)*+")*+\})?[ \t]*+')
@@ -126,15 +127,19 @@ class PageReader:
 
     `series` is replaced by a new tuple whenever the set of wanted series on the page changes, and stays the same object
     otherwise: whatever was worked out for it holds for as long as it is the same object.
+
+    `repeats`: a series that appears twice is read where it stands first (exporters that write their pages by hand show
+    a board once for every pod on it); else that is an error.
     """
 
     _phases = itertools.count()  # readers of several targets learn at different ticks
 
-    __slots__ = ("_length", "_lines", "_needles", "_offsets", "_phase", "_reads", "_wanted", "series")
+    __slots__ = ("_length", "_lines", "_needles", "_offsets", "_phase", "_reads", "_repeats", "_wanted", "series")
 
-    def __init__(self, wanted: Iterable[str]) -> None:
+    def __init__(self, wanted: Iterable[str], *, repeats: bool = False) -> None:
         self.series: tuple[Series, ...] = ()
         self._wanted = frozenset(name.encode() for name in wanted)
+        self._repeats = repeats
         self._needles: list[bytes] = []  # a line end and all of the line before its value: no other place can match
         self._offsets: list[int] = []
         self._length = -1
@@ -165,12 +170,15 @@ class PageReader:
         offsets = self._offsets
         find, starts, keep = page.find, page.startswith, texts.append
         shift = 0  # values grow by a digit now and then, and push all that follows along
+        far = 0
         for index, needle in enumerate(self._needles):
             offset = offsets[index] + shift
             if not starts(needle, offset):
                 found = find(needle, max(0, offset - NEARBY_BYTES), max(0, offset + len(needle) + NEARBY_BYTES))
-                if found < 0 and (found := find(needle)) < 0:
-                    return None
+                if found < 0:
+                    far += 1
+                    if far > FAR_SEARCHES or (found := find(needle)) < 0:
+                        return None
                 shift += found - offset
                 offset = found
             offsets[index] = offset
@@ -193,6 +201,7 @@ class PageReader:
         ends = list(itertools.accumulate(map(len, lines)))
         resolved = dict(zip(self._needles, self.series, strict=True))
         found: dict[bytes, Series] = {}
+        seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()  # labels in another order are the same series
         offsets: list[int] = []
         texts: list[bytes] = []
         for place in places:
@@ -201,8 +210,12 @@ class PageReader:
             if split is None:
                 raise ParseError(f"not a series: {line[:80]!r}")
             needle = b"\n" + line[: split[2]]
-            if needle in found:
+            series = split[0], frozenset(split[1].items())
+            if series in seen:
+                if self._repeats:
+                    continue
                 raise ParseError(f"appears twice: {line[:80]!r}")
+            seen.add(series)
             found[needle] = resolved.get(needle) or Series(split[0], split[1])
             offsets.append(ends[place] - len(line) + place - 1)
             texts.append(value_text(line[split[2] :]))

@@ -19,7 +19,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from wattmill_collector.sources.addresses import Address, Failure, FetchError, Names, Place, is_denied
 
@@ -80,6 +80,7 @@ class Link:
         self._size = 0
         self._fresh = True
         self._local = ""
+        self.is_pending = False  # an exchange goes on that the next fetch takes up again
         self.peer = ""  # the address that the last connection went to
 
     @property
@@ -100,6 +101,7 @@ class Link:
 
     def advance(self) -> Answer | None:
         """Do what can be done without waiting. Errors: FetchError, after which the connection is closed."""
+        self.is_pending = False
         try:
             return self._step()
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -118,6 +120,7 @@ class Link:
 
     def close(self) -> None:
         """Forget the connection, whatever it was doing."""
+        self.is_pending = False
         if self._socket is not None:
             self._watch(0)
             self._socket.close()
@@ -348,14 +351,26 @@ class Scraper:
         """A connection to a target, not opened yet; `key` is sent as a bearer token and to nobody else."""
         return Link(place, self._selector, self._names, key)
 
-    def fetch(self, asks: Sequence[tuple[Link, str]], deadline_s: float) -> list[Answer | Failure]:
-        """Ask every link for a path at once; answers in the order of asking, within `deadline_s` seconds."""
-        until = self._monotonic() + deadline_s
+    def fetch(
+        self,
+        asks: Sequence[tuple[Link, str]],
+        deadline_s: float,
+        *,
+        patient: Collection[Link] = (),
+        patience_s: float = 0.0,
+    ) -> list[Answer | Failure]:
+        """Ask every link for a path at once; answers in the order of asking, within `deadline_s` seconds.
+
+        Links that are `patient` are waited for only `patience_s`, and as long as others are waited for anyway. After
+        that their failure is `pending`: the exchange goes on, and the next fetch of that link takes it up again.
+        """
+        began = self._monotonic()
+        until = began + deadline_s
         results: dict[int, Answer | Failure] = {}
         waiting: dict[Link, int] = {}
         for index, (link, path) in enumerate(asks):
             try:
-                answer = link.begin(path, min(1.0, deadline_s / 4))
+                answer = link.advance() if link.is_pending else link.begin(path, min(1.0, deadline_s / 4))
             except FetchError as error:
                 results[index] = error.failure
                 continue
@@ -365,6 +380,8 @@ class Scraper:
                 results[index] = answer
         while waiting:
             left = until - self._monotonic()
+            if patient and all(link in patient for link in waiting):
+                left = began + patience_s - self._monotonic()
             if left <= 0:
                 break
             for key, _ in self._selector.select(left):
@@ -383,6 +400,10 @@ class Scraper:
                     results[place] = answer
                     del waiting[link]
         for link, index in waiting.items():
+            if link in patient:
+                link.is_pending = True
+                results[index] = Failure("pending", "the answer is still on its way")
+                continue
             link.close()
             where = f"{link.place.host}:{link.place.port}"
             results[index] = Failure("timeout", f"{where} did not answer in full within {deadline_s:.1f} s")

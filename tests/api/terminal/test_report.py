@@ -17,6 +17,7 @@ from wattmill_api.terminal.account import QUESTIONS, SECTIONS, disagreements, in
 from wattmill_api.terminal.client import Failure, Server
 from wattmill_api.terminal.comparing import compared
 from wattmill_api.terminal.report import instant, period
+from wattmill_api.terminal.text import SCOPES
 
 SPENT_MJ = 3 * (7_000_001 + 1_000_009 + 13 + 333_333 + 503)
 PERIOD = ["--start", "2026-03-02T10:00:00Z", "--end", "2026-03-02T10:05:00Z"]
@@ -202,7 +203,12 @@ def test_readings_that_arrive_meanwhile_are_asked_for_again(address: str, fleet:
 def test_sections_that_differ_are_named() -> None:
     total = {"energy_mj": 5, "tokens": {"input": None, "cached_input": None, "output": 1}}
     whole = {"total": total}
-    energy = {"ledger": whole, "efficiency": {"accelerator": total}, **dict.fromkeys(SECTIONS, whole)}
+    energy = {
+        "scope": "accelerator",
+        "ledger": whole,
+        "efficiency": {"accelerator": total},
+        **dict.fromkeys(SECTIONS, whole),
+    }
     assert disagreements(energy) == []
     (sentence,) = disagreements({**energy, "nodes": {"total": {**total, "energy_mj": 6}}})
     assert "the nodes" in sentence
@@ -263,6 +269,7 @@ def test_the_period_before_is_of_equal_length(address: str, fleet: Books, capsys
 
 def test_nothing_is_compared_with_nothing() -> None:
     empty: dict[str, Any] = {
+        "scope": "accelerator",
         "efficiency": {"accelerator": None},
         "ledger": {"rows": [], "total": {"energy_mj": 0, "tokens": {}}},
         "workloads": {"rows": []},
@@ -358,3 +365,55 @@ def test_a_period_that_is_not_over_is_provisional(address: str, fleet: Books) ->
     assert document["end"] == "2026-03-02T10:05:00Z"  # what has not been yet is left out
     assert document["provisional_at"] == "2026-03-02T10:04:00Z"
     assert "**Provisional**" in report.written(document, "md")
+
+
+def with_hosts(fleet: Books) -> None:
+    """Half as much again on each node, in each of the three minutes."""
+    for (node,) in fleet.connection.execute("SELECT node_id FROM node").fetchall():
+        for minute in range(3):
+            fleet.host(node, 1_000_003, at=T0 + minute * MINUTE)
+
+
+@pytest.mark.parametrize(("scope", "whole_mj"), [("node", SPENT_MJ + 6_000_018), ("facility", None)])
+def test_at_a_wider_scope_the_sections_add_up_to_it(
+    address: str, fleet: Books, capsys: pytest.CaptureFixture[str], scope: str, whole_mj: int | None
+) -> None:
+    with_hosts(fleet)
+    fleet.do("INSERT INTO pue VALUES ('ams1', %s, 1.21), ('zrh1', %s, 1.5)", T0 - MINUTE, T0 - MINUTE)
+    words = [*PERIOD, "--server", address, "--scope", scope, "--format"]
+    assert report.main([*words, "json"], {}) == 0
+    document = json.loads(capsys.readouterr().out)
+    headline = document["efficiency"][scope]["energy_mj"]
+    assert headline == (whole_mj or round((3 * 8_000_023 + 3_000_009) * 1.21) + round((3 * 333_836 + 3_000_009) * 1.5))
+    for section in SECTIONS:
+        assert document[section]["total"]["energy_mj"] == headline
+    assert (document["scope"], document["disagreements"]) == (scope, [])
+    assert {check["difference_mj"] for check in document["checks"]} == {0}
+    ledger = document["ledger"]
+    assert (ledger["total"]["energy_mj"], ledger["closes"]) == (SPENT_MJ, True), "the ledger is that of the boards"
+    now = {row["what"]: row["now"] for row in document["comparison"]["total"]}
+    assert now["energy_mj"] == headline
+    assert report.main([*words, "md"], {}) == 0
+    text = capsys.readouterr().out
+    assert f"Sum of the workloads, {SCOPES[scope]}" in text
+    assert "The ledger has" in text
+    assert report.main([*words, "csv"], {}) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert sum(int(row["energy_mj"]) for row in rows if row["section"] == "workload") == headline
+
+
+def test_a_facility_without_a_pue_has_no_report(address: str, fleet: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.do("INSERT INTO pue VALUES ('ams1', %s, 1.2)", T0 - MINUTE)
+    assert report.main([*PERIOD, "--server", address, "--scope", "facility"], {}) == 2
+    assert "no PUE is set" in capsys.readouterr().err
+    assert report.main([*PERIOD, "--server", address, "--scope", "hall"], {}) == 2
+    assert "--scope: must be one of accelerator, node, facility" in capsys.readouterr().err
+
+
+def test_a_pue_of_this_period_alone_leaves_nothing_to_compare_with(
+    address: str, fleet: Books, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.do("INSERT INTO pue VALUES ('*', %s, 1.2)", T0 + 2 * MINUTE)
+    words = ["--start", "2026-03-02T10:02:00Z", "--end", "2026-03-02T10:04:00Z", "--server", address]
+    assert report.main([*words, "--scope", "facility", "--format", "json"], {}) == 0
+    assert json.loads(capsys.readouterr().out)["previous"] is None

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -225,7 +226,47 @@ def test_a_narrow_screen_keeps_the_figures(server: Server, fleet: Books) -> None
     assert "100.0 %" in quiet
 
 
-@pytest.mark.parametrize("words", [["--only", "planet=earth"], ["--only", "node"], ["--view", "racks"]])
+@pytest.mark.parametrize("scope", ["node", "facility"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_at_a_wider_scope_rows_bear_their_hosts(server: Server, fleet: Books, name: str, scope: str) -> None:
+    """Each minute a host spends 1 kJ beside each board; PUE 2."""
+    for (node,) in fleet.connection.execute("SELECT node_id FROM node").fetchall():
+        for minute in range(3):
+            fleet.host(node, 1_000_000, at=T0 + minute * MINUTE)
+    fleet.do("INSERT INTO pue VALUES ('*', %s, 2)", T0 - MINUTE)
+    whole_mj = 2 * (SPENT_MJ + 6_000_000) if scope == "facility" else SPENT_MJ + 6_000_000
+    boards, view = top.look(PLAN, Place(name), server), top.look(replace(PLAN, scope=scope), Place(name), server)
+    assert (view.scope, view.energy_mj, view.boards_mj) == (scope, whole_mj, SPENT_MJ)
+    assert sum(one.energy_mj for one in view.rows) == whole_mj
+    assert sum(one.boards_mj or 0 for one in view.rows) == SPENT_MJ
+    assert (view.accounts, view.meter_mj, view.residual_mj) == (boards.accounts, SPENT_MJ, 0)
+    assert view.tokens_per_kwh == 9000 * 3_600_000_000 / whole_mj
+    assert view.mean_power_mw is not None
+    assert abs(view.mean_power_mw - whole_mj / 180) < 2
+    share = {one.name: one.waste_share for one in boards.rows}
+    assert {one.name: one.waste_share for one in view.rows} == share, "of the boards, whatever the scope"
+    text = shown(view)
+    assert ("whole nodes" if scope == "node" else "facility (× PUE)") in text
+    assert "Where the energy went, accelerators alone" in text
+    json.dumps(view.document(), allow_nan=False)
+
+
+def test_power_of_nodes_is_that_of_the_last_whole_minute(server: Server, fleet: Books) -> None:
+    """The window ends at 10:03: of its three minutes the first has been reported by everybody."""
+    fleet.host(fleet.one("SELECT min(node_id) FROM node"), 6_000_000)
+    view = top.look(replace(PLAN, scope="node"), WHOLE, server)
+    assert view.power_mw == round((SPENT_MJ / 3 + 6_000_000) / 60)
+
+
+def test_a_facility_without_a_pue_says_what_to_set(server: Server, fleet: Books) -> None:
+    fleet.do("INSERT INTO pue VALUES ('ams1', %s, 1.5)", T0 - MINUTE)
+    with pytest.raises(Failure, match=r"no PUE is set .*PUT /api/v1/pue"):
+        top.look(replace(PLAN, scope="facility"), WHOLE, server)
+
+
+@pytest.mark.parametrize(
+    "words", [["--only", "planet=earth"], ["--only", "node"], ["--view", "racks"], ["--scope", "hall"]]
+)
 def test_views_and_parts_that_are_none(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert top.main(words, {}) == 2
     assert words[0] in capsys.readouterr().err

@@ -88,18 +88,18 @@ NAMES = Names(
     ("resource", "name", "part"),
     [
         ("nvidia.com/gpu", UUID, Part(UUID, True)),
-        ("nvidia.com/gpu", f"{UUID}::3", Part(UUID, False)),
-        ("nvidia.com/gpu.shared", f"{UUID}::0", Part(UUID, False)),
-        ("nvidia.com/mig-1g.10gb", "MIG-slice", Part("GPU-second", False)),
-        ("nvidia.com/mig-1g.10gb", "MIG-slice::1", Part("GPU-second", False)),
-        ("nvidia.com/gpu", "MIG-elsewhere", Part("", False)),
-        ("nvidia.com/mig-1g.5gb", f"MIG-{UUID}/7/0", Part(UUID, False)),
+        ("nvidia.com/gpu", f"{UUID}::3", Part(UUID, False, replica=True)),
+        ("nvidia.com/gpu.shared", f"{UUID}::0", Part(UUID, False, replica=True)),
+        ("nvidia.com/mig-1g.10gb", "MIG-slice", Part("GPU-second", False, "MIG-slice")),
+        ("nvidia.com/mig-1g.10gb", "MIG-slice::1", Part("GPU-second", False, "MIG-slice", True)),
+        ("nvidia.com/gpu", "MIG-elsewhere", Part("", False, "MIG-elsewhere")),
+        ("nvidia.com/mig-1g.5gb", f"MIG-{UUID}/7/0", Part(UUID, False, f"MIG-{UUID}/7/0")),
         ("nvidia.com/gpu", "nvidia1", Part("GPU-first", True)),
-        ("nvidia.com/gpu", "nvidia0/gi3", Part("GPU-second", False)),
-        ("nvidia.com/gpu", "nvidia0/gi3/vgpu1", Part("GPU-second", False)),
-        ("nvidia.com/gpu", "nvidia0/vgpu1", Part("GPU-second", False)),
+        ("nvidia.com/gpu", "nvidia0/gi3", Part("GPU-second", False, "GPU-second:3")),
+        ("nvidia.com/gpu", "nvidia0/gi3/vgpu1", Part("GPU-second", False, "GPU-second:3", True)),
+        ("nvidia.com/gpu", "nvidia0/vgpu1", Part("GPU-second", False, replica=True)),
         ("nvidia.com/gpu", "1", Part("GPU-second", True)),
-        ("nvidia.com/gpu", "1::2", Part("GPU-second", False)),
+        ("nvidia.com/gpu", "1::2", Part("GPU-second", False, replica=True)),
         ("nvidia.com/mig-1g.10gb", "0:1", Part("GPU-first", False)),
         ("gpu.nvidia.com", "gpu-1", Part("GPU-first", True)),
         ("gpu.nvidia.com", "gpu-1-mig-19-0-1", Part("GPU-first", False)),
@@ -117,4 +117,6 @@ def test_what_an_id_means(resource: str, name: str, part: Part | None) -> None:
 
 
 def test_a_portion_of_a_claimed_board_is_not_the_whole_of_it() -> None:
-    assert part_of(Device("gpu.nvidia.com", "gpu-0", claimed=True, portion=True), NAMES) == Part("GPU-second", False)
+    assert part_of(Device("gpu.nvidia.com", "gpu-0", claimed=True, portion=True), NAMES) == Part(
+        "GPU-second", False, replica=True
+    )

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wattmill_collector.placement import Board, Placement, Seat, boards_of, place
+from support.process_tree import ProcessTree
+from wattmill_collector.placement import Board, Placement, Seat, boards_of, lay_out
 from wattmill_collector.placement.process import Process, Processes
 from wattmill_collector.wire import AbsenceReading, AcceleratorReading, Reading
 
 
 def table(root: Path, *people: tuple[int, int, int, str]) -> Processes:
     """(pid, parent, group, cgroup) of each process."""
+    tree = ProcessTree(root)
     for pid, parent, group, cgroup in people:
-        folder = root / str(pid)
-        (folder / "fd").mkdir(parents=True)
-        (folder / "stat").write_text(
-            f"{pid} (a) b ({pid}) S {parent} {group} 1 0 -1 4194304 {'0 ' * 12}{1000 + pid} 0\n"
-        )
-        (folder / "cgroup").write_text(f"0::{cgroup}\n")
-    return Processes(root, ticks_per_second=100, boot_us=lambda: 0)
+        tree.add(pid, parent, group=group, cgroup=cgroup)
+    return tree.table
+
+
+def place(seats: list[Seat], boards: tuple[Board, ...], processes: Processes) -> dict[str, Placement]:
+    return dict(lay_out(seats, boards, processes).engines)
 
 
 def seat(processes: Processes, name: str, pid: int | None = None, *accelerators: str, holds: bool = True) -> Seat:
@@ -64,8 +65,8 @@ def test_the_holder_is_an_ancestor_of_the_listener(tmp_path: Path) -> None:
     assert place([seat(processes, "e", 21)], (held(A, 20), B), processes)["e"] == Placement(("GPU-a",), "process")
 
 
-def test_the_process_group_joins_siblings(tmp_path: Path) -> None:
-    processes = table(tmp_path, SHELL, (20, 10, 77, "/"), (21, 10, 77, "/"))
+def test_the_process_group_that_the_server_leads_joins_what_lost_its_parent(tmp_path: Path) -> None:
+    processes = table(tmp_path, SHELL, (20, 10, 20, "/"), (21, 1, 20, "/"))
     assert place([seat(processes, "e", 20)], (held(A, 21), B), processes)["e"].method == "process"
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from support.process_tree import ProcessTree
 from wattmill_collector.kubelet.book import Snapshot
 from wattmill_collector.kubelet.devices import Names
 from wattmill_collector.kubelet.pod_resources import Device, Holder
 from wattmill_collector.kubelet.pods import Pod
-from wattmill_collector.placement import Board, Placement, Seat, place
+from wattmill_collector.placement import Board, Instance, Placement, Seat, lay_out
 from wattmill_collector.placement.pods import Allocation, Allocations
 from wattmill_collector.placement.process import Process, Processes
 from wattmill_collector.sources.addresses import Failure
@@ -19,6 +20,14 @@ A, B, C = Board("GPU-a", 0, ()), Board("GPU-b", 1, ()), Board("GPU-c", 2, ())
 CHAT, RANK = ("search", "chat-0"), ("ads", "rank-0")
 
 
+def instance(nth: int, pid: int = 0) -> Instance:
+    slices = 3 if nth == 1 else 2
+    return Instance(f"MIG-{nth}", nth, 0, slices, slices, (pid,) if pid else ())
+
+
+CUT = Board("GPU-a", 0, (), tuple(map(instance, (1, 2, 3))))  # 3g, 2g and 2g
+
+
 def holder(pod: tuple[str, str], *ids: str, container: str = "engine") -> Holder:
     return Holder(*pod, container, tuple(Device("nvidia.com/gpu", one) for one in ids))
 
@@ -26,6 +35,12 @@ def holder(pod: tuple[str, str], *ids: str, container: str = "engine") -> Holder
 def allocations(*holders: Holder, pods: tuple[Pod, ...] | None = None) -> Allocations:
     known = None if pods is None else {pod.key: pod for pod in pods}
     return Allocations(Snapshot(holders, known), Names(parent_of={"MIG-1": "GPU-a", "MIG-2": "GPU-a"}.get))
+
+
+def place(
+    seats: list[Seat], boards: tuple[Board, ...], processes: Processes, taken: frozenset[str] = frozenset()
+) -> dict[str, Placement]:
+    return dict(lay_out(seats, boards, processes, taken=taken).engines)
 
 
 def seat(target: str, allocation: Allocation | None, **changes: object) -> Seat:
@@ -41,23 +56,86 @@ def test_boards_that_were_given_whole_are_the_pods() -> None:
     }
 
 
-def test_time_slices_and_mig_slices_are_shares() -> None:
-    given = allocations(holder(CHAT, "GPU-a::0"), holder(RANK, "MIG-2"))
-    assert given.of(CHAT) == Allocation(("GPU-a",), False)
+def test_time_slices_are_equal_parts_of_those_given_out() -> None:
+    """A third pod, which is no engine, has its part, too; a replica that nobody was given counts for nothing."""
+    given = allocations(holder(CHAT, "GPU-a::0", "GPU-a::2"), holder(RANK, "GPU-a::1"), holder(("x", "y"), "GPU-a::3"))
     seats = [seat("chat", given.of(CHAT)), seat("rank", given.of(RANK))]
     assert place(seats, (A,), NOBODY) == {
-        "chat": Placement(("GPU-a",), "share"),
-        "rank": Placement(("GPU-a",), "share"),
+        "chat": Placement(("GPU-a",), "share", (), (500_000,), "replicas"),
+        "rank": Placement(("GPU-a",), "share", (), (250_000,), "replicas"),
     }
 
 
-def test_a_slice_is_a_share_even_while_nobody_has_the_others() -> None:
+def test_three_replicas_add_up_to_the_board() -> None:
+    pods = [("ns", f"pod-{nth}") for nth in range(3)]
+    given = allocations(*(holder(pod, f"GPU-a::{nth}") for nth, pod in enumerate(pods)))
+    placed = place([seat(pod[1], given.of(pod)) for pod in pods], (A,), NOBODY)
+    assert [p.shares_ppm for p in placed.values()] == [(333_334,), (333_333,), (333_333,)]
+
+
+def test_mig_slices_are_parts_by_their_size() -> None:
+    given = allocations(holder(CHAT, "MIG-1"), holder(RANK, "MIG-2"))
+    placed = place([seat("chat", given.of(CHAT)), seat("rank", given.of(RANK))], (CUT,), NOBODY)
+    assert placed == {
+        "chat": Placement(("GPU-a",), "share", (), (428_572,), "mig"),
+        "rank": Placement(("GPU-a",), "share", (), (285_714,), "mig"),
+    }
+    assert {p.confidence for p in placed.values()} == {"medium"}
+
+
+def test_replicas_of_a_slice_divide_the_slice() -> None:
+    given = allocations(holder(CHAT, "MIG-1::0"), holder(RANK, "MIG-1::1"))
+    placed = place([seat("chat", given.of(CHAT)), seat("rank", given.of(RANK))], (CUT,), NOBODY)
+    assert [p.shares_ppm for p in placed.values()] == [(214_286,), (214_286,)]
+
+
+def test_a_slice_of_which_the_driver_says_nothing_is_no_share() -> None:
+    """All of the board would be wrong; so would a guess."""
     given = allocations(holder(CHAT, "MIG-1"))
-    assert place([seat("chat", given.of(CHAT))], (A,), NOBODY)["chat"].method == "share"
+    placed = place([seat("chat", given.of(CHAT))], (A,), NOBODY)["chat"]
+    assert placed == Placement()
+    assert placed.doubt == "it is not known which MIG instance of GPU-a is MIG-1"
+
+
+def test_a_slice_named_by_gke_is_found_by_its_gpu_instance() -> None:
+    given = Allocations(Snapshot((holder(CHAT, "nvidia0/gi2"),)), Names(by_minor={0: "GPU-a"}))
+    assert place([seat("chat", given.of(CHAT))], (CUT,), NOBODY)["chat"].shares_ppm == (285_714,)
+
+
+def test_a_claimed_slice_without_a_name_is_found_by_the_processes_on_it(tmp_path: Path) -> None:
+    tree = ProcessTree(tmp_path)
+    given = Allocations(Snapshot((holder(CHAT, "gpu-0-mig-19-0-1"),)), Names(by_minor={0: "GPU-a"}))
+    busy = dataclasses.replace(CUT, pids=(20,), instances=tuple(instance(nth, 20 * (nth == 3)) for nth in (1, 2, 3)))
+    seats = [seat("chat", given.of(CHAT), listener=tree.add(20))]
+    assert place(seats, (busy,), tree.table)["chat"].shares_ppm == (285_714,)
 
 
 def test_two_slices_of_one_board_are_one_board() -> None:
-    assert allocations(holder(CHAT, "MIG-1", "MIG-2")).of(CHAT) == Allocation(("GPU-a",), False)
+    given = allocations(holder(CHAT, "MIG-1", "MIG-2"))
+    placed = place([seat("chat", given.of(CHAT))], (CUT,), NOBODY)["chat"]
+    assert placed == Placement(("GPU-a",), "share", (), (714_286,), "mig")
+
+
+def test_two_engines_in_one_slice_divide_it() -> None:
+    given = allocations(holder(CHAT, "MIG-1"))
+    placed = place([seat("one", given.of(CHAT)), seat("two", given.of(CHAT))], (CUT,), NOBODY)
+    assert [p.shares_ppm for p in placed.values()] == [(214_286,), (214_286,)]
+    assert {p.confidence for p in placed.values()} == {"low"}
+
+
+def test_two_engines_with_one_allocation_have_the_slices_that_their_processes_are_on(tmp_path: Path) -> None:
+    tree = ProcessTree(tmp_path)
+    given = allocations(holder(CHAT, "MIG-1", "MIG-2"))
+    busy = dataclasses.replace(CUT, pids=(21, 22), instances=(instance(1, 21), instance(2, 22), instance(3)))
+    seats = [seat(f"e{pid}", given.of(CHAT), listener=tree.add(pid)) for pid in (21, 22)]
+    assert [p.shares_ppm for p in place(seats, (busy,), tree.table).values()] == [(428_572,), (285_714,)]
+
+
+def test_a_board_that_was_given_whole_to_two_pods_is_a_half_for_each() -> None:
+    given = allocations(holder(CHAT, "GPU-a"), holder(RANK, "GPU-a"))
+    assert place([seat("chat", given.of(CHAT))], (A,), NOBODY) == {
+        "chat": Placement(("GPU-a",), "share", (), (500_000,), "replicas")
+    }
 
 
 def test_two_engines_in_one_pod_share_unless_containers_tell() -> None:

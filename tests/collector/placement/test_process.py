@@ -12,13 +12,15 @@ import pytest
 
 from wattmill_collector.placement.process import (
     SEARCH_AGAIN_US,
+    Home,
     Listeners,
     Process,
     Processes,
     candidates,
-    parse_cgroup,
+    parse_home,
     parse_listening,
     parse_stat,
+    parse_unit,
 )
 
 FAKE_ENGINE = Path(__file__).parents[2] / "support/fake_engine.py"
@@ -52,7 +54,7 @@ def test_stat_with_a_name_full_of_parentheses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "group"),
+    ("text", "unit"),
     [
         ("0::/system.slice/vllm.service\n", "/system.slice/vllm.service"),
         ("0::/kubepods.slice/pod1/cri-containerd-ab.scope\n", "/kubepods.slice/pod1/cri-containerd-ab.scope"),
@@ -60,12 +62,43 @@ def test_stat_with_a_name_full_of_parentheses() -> None:
         ("0::/\n", ""),
         ("0::/user.slice/user-1000.slice/session-3.scope\n", ""),
         ("0::/user.slice/user-1000.slice/user@1000.service\n", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-terminal-42.scope\n", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/tmux-spawn-1f.scope\n", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service\n",) * 2,
+        ("0::/system.slice/cron.service\n", ""),
+        ("0::/system.slice/containerd.service\n", ""),
         ("0::/init.scope\n", ""),
         ("", ""),
     ],
 )
-def test_only_a_group_that_tells_something(text: str, group: str) -> None:
-    assert parse_cgroup(text) == group
+def test_only_a_unit_that_tells_something(text: str, unit: str) -> None:
+    assert parse_unit(text) == unit.removeprefix("0::").rstrip()
+
+
+ID, INNER = "ab" * 32, "cd" * 32
+POD = "6f1c0b1e-0000-4000-8000-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("text", "container", "pod"),
+    [
+        (f"0::/system.slice/docker-{ID}.scope\n", ID, ""),
+        (f"0::/docker/{ID}\n", ID, ""),
+        (f"0::/machine.slice/libpod-{ID}.scope/container\n", ID, ""),
+        (f"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope\n", ID, ""),
+        (f"12:pids:/kubepods/burstable/pod{POD}/{ID}\n1:name=systemd:/kubepods/burstable/pod{POD}/{ID}\n", ID, POD),
+        (f"0::/kubepods.slice/kubepods-pod{POD.replace('-', '_')}.slice/cri-containerd-{ID}.scope\n", ID, POD),
+        (f"0::/kubepods.slice/kubepods-besteffort-pod{'0f' * 16}.slice/crio-{ID}.scope\n", ID, "0f" * 16),
+        (f"3:cpu:/docker/{ID}\n0::/system.slice/containerd.service\n", ID, ""),
+        (f"0::/docker/{ID}/kubelet.slice/kubelet-pod{POD.replace('-', '_')}.slice/cri-containerd-{INNER}.scope\n",
+         INNER, POD),
+        ("0::/slurm/uid_1000/job_77/step_0/task_0\n", "", ""),
+        ("0::/../../..\n", "", ""),
+    ],
+)  # fmt: skip
+def test_containers_and_pods_by_their_ids_the_innermost_counts(text: str, container: str, pod: str) -> None:
+    home = parse_home(text)
+    assert (home.container, home.pod) == (container, pod)
 
 
 def test_listening_sockets_of_both_kinds() -> None:
@@ -144,7 +177,9 @@ def test_a_host_without_any_of_it(tmp_path: Path) -> None:
     assert processes.listening() == {}
     assert processes.get(1) is None
     assert processes.sockets(1) == set()
-    assert processes.cgroup(1) == ""
+    assert processes.home(1) == Home()
+    assert processes.name(1) == ""
+    assert processes.network(1) == ""
     assert list(processes.ancestors(1)) == []
     assert Listeners(processes).process("127.0.0.1", 80, 0) is None
 

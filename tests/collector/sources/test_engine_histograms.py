@@ -12,10 +12,12 @@ from wattmill_collector.catalogue import MAX_BOUNDS, Histogram
 from wattmill_collector.sources import engine_histograms
 from wattmill_collector.sources.engine_histograms import is_due
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues
-from wattmill_collector.sources.engine_tables import HISTOGRAM_FIELDS, VLLM, named
+from wattmill_collector.sources.engine_tables import HISTOGRAM_FIELDS, named
+from wattmill_collector.sources.engine_tables.kinds import buckets, one
+from wattmill_collector.sources.engine_tables.vllm import VLLM
 
 PAGES = Path(__file__).parents[2] / "fixtures/metrics"
-ITL, TTFT = HISTOGRAM_FIELDS
+ITL, TTFT, QUEUE, E2E = HISTOGRAM_FIELDS
 FAMILY = 'vllm:inter_token_latency_seconds_bucket{engine="0",model_name="m",le="%s"} %s\n'
 COUNTERS = 'vllm:generation_tokens_total{engine="0",model_name="m"} 7.0\n'
 
@@ -86,9 +88,7 @@ def test_a_histogram_that_knows_no_rank_is_no_ranks() -> None:
 
 
 def test_milliseconds_by_name() -> None:
-    way = VLLM.histograms[ITL][0]
-    terms = (dataclasses.replace(way.terms[0], name="vllm:itl_milliseconds_bucket"),)
-    reader = EnginePage([dataclasses.replace(VLLM, histograms={ITL: (dataclasses.replace(way, terms=terms),)})])
+    reader = EnginePage([dataclasses.replace(VLLM, histograms=buckets(itl=(one("vllm:itl_milliseconds"),)))])
     rows = b"".join(
         b'vllm:itl_milliseconds_bucket{engine="0",model_name="m",le="%s"} %s\n' % row
         for row in ((b"2.5", b"3"), (b"+Inf", b"4"))

@@ -119,9 +119,9 @@ def test_time_slices_of_two_pods_are_shares(node: Node, engine: FakeEngine, othe
     node.show("chat-0", engine)
     node.show("rank-0", other)
     found = engines(node.source().read(START_US))
-    assert {(r.workload, r.accelerators, r.method) for r in found} == {
-        ("chat", ("GPU-a",), "share"),
-        ("rank", ("GPU-a",), "share"),
+    assert {(r.workload, r.accelerators, r.method, r.accelerator_shares_ppm, r.share_by) for r in found} == {
+        ("chat", ("GPU-a",), "share", (500_000,), "replicas"),
+        ("rank", ("GPU-a",), "share", (500_000,), "replicas"),
     }
 
 
@@ -346,3 +346,77 @@ def test_hundreds_of_pods_are_no_flood(node: Node, engine: FakeEngine) -> None:
     node.show("chat-0", engine)
     node.give("chat-0", "GPU-a")
     assert [r.workload for r in engines(node.source().read(START_US))] == ["chat"]
+
+
+# --- roles and workers ---
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "role", "boards"),
+    [
+        ({}, {}, "", ("GPU-a",)),
+        ({"llm-d.ai/role": "prefill"}, {}, "prefill", ("GPU-a",)),
+        ({"llm-d.ai/role": "both"}, {}, "", ("GPU-a",)),
+        ({"llm-d.ai/role": "prefill"}, {"wattmill.io/role": "decode"}, "decode", ("GPU-a",)),
+        ({"nvidia.com/dynamo-component": "VllmDecodeWorker"}, {}, "decode", ("GPU-a",)),
+        ({"nvidia.com/dynamo-component-type": "frontend"}, {}, "frontend", ()),
+        ({}, {"wattmill.io/role": "frontend"}, "frontend", ()),
+    ],
+)
+def test_the_role_of_an_engine_is_its_pods(
+    node: Node,
+    engine: FakeEngine,
+    labels: dict[str, str],
+    annotations: dict[str, str],
+    role: str,
+    boards: tuple[str, ...],
+) -> None:
+    node.give("chat-0", "GPU-a")
+    node.show("chat-0", engine, labels=labels, annotations=annotations)
+    reading = only(node.source().read(START_US))
+    assert (reading.role, reading.accelerators) == (role, boards)
+
+
+LWS = {"leaderworkerset.sigs.k8s.io/name": "llama-405b"}
+RAY = {"ray.io/cluster": "llama-405b", "app.kubernetes.io/name": "kuberay"}
+
+
+@pytest.mark.parametrize(
+    ("leader", "worker"),
+    [
+        (
+            LWS | {"leaderworkerset.sigs.k8s.io/worker-index": "0"},
+            LWS | {"leaderworkerset.sigs.k8s.io/worker-index": "1"},
+        ),
+        (RAY | {"ray.io/node-type": "head"}, RAY | {"ray.io/node-type": "worker", "ray.io/group": "gpu"}),
+    ],
+)
+def test_the_pods_of_an_engine_that_spans_nodes_are_one_workload(
+    node: Node, engine: FakeEngine, leader: dict[str, str], worker: dict[str, str]
+) -> None:
+    node.give("llama-405b-0", "GPU-a")
+    node.give("llama-405b-0-1", "GPU-b")
+    node.show("llama-405b-0", engine, labels=leader)
+    node.show("llama-405b-0-1", labels=worker, ip="127.0.0.9", ports={"http": 1})
+    source = node.source()
+    for second in (0, 1, 59, 70):
+        readings = source.read(START_US + second * SECOND_US)
+        assert absences(readings) == []
+        assert {(r.target, r.workload, r.role, r.accelerators, r.method) for r in engines(readings)} == {
+            (engine.url, "llama-405b", "", ("GPU-a",), "pod"),
+            ("pod:search/llama-405b-0-1", "llama-405b", "worker", ("GPU-b",), "pod"),
+        }
+
+
+def test_a_worker_pod_that_is_kept_away_is_still_a_worker(node: Node) -> None:
+    node.give("w-1", "GPU-b")
+    node.show("w-1", ip="127.0.0.9", annotations={"wattmill.io/scrape": "false", "wattmill.io/role": "worker"})
+    reading = only(node.source().read(START_US))
+    assert (reading.role, reading.accelerators, reading.confidence) == ("worker", ("GPU-b",), "high")
+
+
+def test_a_pod_that_serves_is_no_worker_whatever_its_index(node: Node, engine: FakeEngine) -> None:
+    node.give("dp-0-1", "GPU-a")
+    node.show("dp-0-1", engine, labels={"leaderworkerset.sigs.k8s.io/worker-index": "1"})
+    reading = only(node.source().read(START_US))
+    assert (reading.target, reading.role) == (engine.url, "")

@@ -1,133 +1,36 @@
-"""The table of engines, read against golden pages: the right number under the right word for every engine."""
+"""How a page is read by the table of engines: one name a field, kept to; and the table itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 
-from wattmill_collector.catalogue import Histogram
-from wattmill_collector.sources import engine_tables
-from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError
-from wattmill_collector.sources.engine_tables import COUNTER_FIELDS, ENGINE_KINDS, FIELDS, EngineKind, named, recognise
+from support.golden_pages import golden
+from wattmill_collector.sources.engine_pages import EnginePage, EngineValues
+from wattmill_collector.sources.engine_tables import (
+    COUNTER_FIELDS,
+    ENGINE_KINDS,
+    FIELDS,
+    HISTOGRAM_FIELDS,
+    PROCESS_START,
+    EngineKind,
+    named,
+    recognise,
+    series_of,
+)
+from wattmill_collector.sources.engine_tables.sglang import SGLANG, SGLANG_UNDERSCORE
 from wattmill_collector.sources.promtext import ParseError
 from wattmill_collector.wire import EngineReading
 
-PAGES = Path(__file__).parents[2] / "fixtures/metrics"
-INPUT, CACHED, COMPUTED, OUTPUT, FINISHED, PREEMPTED, RUNNING, WAITING, KV = FIELDS
+INPUT, CACHED, COMPUTED, OUTPUT, FINISHED, PREEMPTED, DRAFTED, ACCEPTED, RUNNING, WAITING, KV = FIELDS
 
 
 def engines(page: bytes, kind: str = "auto") -> list[EngineValues]:
     reader = EnginePage(named(kind))
     reader.scan(page)
     return reader.values()
-
-
-def golden(name: str) -> list[EngineValues]:
-    return engines((PAGES / f"{name}.prom").read_bytes())
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "series", "model", "moves", "values"),
-    [
-        (
-            "vllm_v1", "vllm", "model_name=Qwen/Qwen3-32B,engine=0", "Qwen/Qwen3-32B", "step",
-            {INPUT: 1_234_567, CACHED: 400_000, COMPUTED: 834_567, OUTPUT: 987_654, FINISHED: 3121, PREEMPTED: 5,
-             RUNNING: 7, WAITING: 3, KV: 0.4375},
-        ),
-        (
-            "vllm_v0", "vllm", "model_name=facebook/opt-125m", "facebook/opt-125m", "step",
-            {INPUT: 1500, OUTPUT: 321, FINISHED: 20, RUNNING: 1, WAITING: 0, KV: 0.25},
-        ),
-        (
-            "vllm_overlap", "vllm", "model_name=Qwen/Qwen3-32B,engine=0", "Qwen/Qwen3-32B", "step",
-            {INPUT: 100, CACHED: 60, OUTPUT: 10, KV: 0.5},
-        ),
-        (
-            "sglang_realtime", "sglang", "model_name=m", "m", "step",
-            {INPUT: 1000, CACHED: 300, COMPUTED: 700, OUTPUT: 250, FINISHED: 9, PREEMPTED: 1, RUNNING: 4, WAITING: 2,
-             KV: 0.75},
-        ),
-        (
-            "sglang_old", "sglang", "model_name=m", "m", "end",
-            {INPUT: 800, CACHED: 250, OUTPUT: 200, FINISHED: 9, RUNNING: 4, WAITING: 2, KV: 0.5},
-        ),
-        ("tgi", "tgi", "", "", "end", {INPUT: 4321, OUTPUT: 555, FINISHED: 10, RUNNING: 3, WAITING: 2}),
-        ("tei", "tei", "", "", "step", {INPUT: 8800, FINISHED: 40, WAITING: 6}),
-        (
-            "llamacpp", "llamacpp", "", "", "end",
-            {INPUT: 13, CACHED: 0, COMPUTED: 13, OUTPUT: 16, RUNNING: 0, WAITING: 0},
-        ),
-        (
-            "llamacpp_old", "llamacpp", "", "", "end",
-            {COMPUTED: 1_234_570, OUTPUT: 567_890, RUNNING: 1, WAITING: 0, KV: 0.5},
-        ),
-        (
-            "trtllm", "trtllm", "model_name=m", "m", "end",
-            {INPUT: 7000, CACHED: 1000, OUTPUT: 900, FINISHED: 7, RUNNING: 2, WAITING: 1, KV: 0.375},
-        ),
-        (
-            "triton_trtllm", "triton_trtllm", "model=tensorrt_llm,version=1", "tensorrt_llm", "end",
-            {INPUT: 4096, OUTPUT: 512, FINISHED: 10, RUNNING: 4, WAITING: 1, KV: 0.0625},
-        ),
-        (
-            "nim", "nim", "model_name=meta/llama", "meta/llama", "step",
-            {INPUT: 15_000_000_000, OUTPUT: 2_500_000, FINISHED: 77, RUNNING: 3, WAITING: 0, KV: 0.03125},
-        ),
-        (
-            "dynamo_frontend", "dynamo_frontend", "model=m", "m", "step",
-            {INPUT: 8000, CACHED: 3000, OUTPUT: 999, FINISHED: 42, RUNNING: 5, WAITING: 1},
-        ),
-        (
-            "lmdeploy", "lmdeploy", "model_name=m,engine=0", "m", "step",
-            {INPUT: 640, CACHED: 64, OUTPUT: 128, FINISHED: 6, RUNNING: 2, WAITING: 0, KV: 0.5},
-        ),
-        ("xinference", "xinference", "model=m", "m", "end", {INPUT: 300, OUTPUT: 30}),
-    ],
-)  # fmt: skip
-def test_golden_page(name: str, kind: str, series: str, model: str, moves: str, values: dict[str, float]) -> None:
-    page = (PAGES / f"{name}.prom").read_bytes()
-    found = recognise(page)
-    assert found is not None
-    assert found.name == kind
-    (engine,) = engines(page)
-    assert (engine.series, engine.model, engine.tokens_move, engine.faults) == (series, model, moves, ())
-    counted = {field: value for field, value in engine.values.items() if not isinstance(value, Histogram)}
-    assert counted == values
-
-
-def test_every_golden_page_is_read_here() -> None:
-    text = Path(__file__).read_text()
-    assert not [p.stem for p in PAGES.glob("*.prom") if f'"{p.stem}"' not in text]
-
-
-def test_data_parallel_ranks_are_engines_of_their_own() -> None:
-    first, second = golden("vllm_dp2")
-    assert (first.series, second.series) == ("model_name=m,engine=0", "model_name=m,engine=1")
-    assert (first.values[INPUT], second.values[INPUT]) == (100, 200)
-    assert (first.values[FINISHED], second.values[FINISHED]) == (3, 4)
-
-
-def test_replicas_behind_ray_are_kept_apart_and_its_second_spelling_is_left_out() -> None:
-    first, second = golden("vllm_ray")
-    assert first.series == "model_name=m,engine=0,ReplicaId=a1,WorkerId=w1"
-    assert (first.values[INPUT], second.values[INPUT]) == (100, 50)
-
-
-def test_attention_ranks_report_under_different_tensor_ranks_and_what_knows_no_rank_is_left_out() -> None:
-    first, second = golden("sglang_dp_attention")
-    assert (first.series, second.series) == ("model_name=m,dp_rank=0", "model_name=m,dp_rank=1")
-    assert (first.values[COMPUTED], second.values[COMPUTED]) == (70, 71)
-    assert (first.values[RUNNING], second.values[RUNNING]) == (4, 5)
-    assert FINISHED not in first.values
-    assert FINISHED not in second.values
-
-
-def test_a_part_that_sglang_has_not_shown_yet_has_counted_nothing() -> None:
-    first, _ = golden("sglang_dp_attention")
-    assert (first.values[INPUT], first.values[CACHED]) == (70, 0)
 
 
 def test_a_counter_that_appears_later_does_not_make_a_total_jump() -> None:
@@ -145,9 +48,9 @@ def test_a_counter_that_appears_later_does_not_make_a_total_jump() -> None:
 
 def test_an_sglang_that_counts_at_the_end_stays_so_within_an_epoch() -> None:
     page = EnginePage(named("auto"))
-    page.scan((PAGES / "sglang_old.prom").read_bytes())
+    page.scan(golden("sglang_old"))
     assert page.values()[0].values[INPUT] == 800
-    page.scan((PAGES / "sglang_realtime.prom").read_bytes())
+    page.scan(golden("sglang_realtime"))
     assert page.values()[0].values[INPUT] == 800
 
 
@@ -207,20 +110,6 @@ def test_two_processes_on_one_page_speak_for_no_counter() -> None:
     assert page.process_start == b""
 
 
-@pytest.mark.parametrize(
-    "page",
-    [b"", b"<html></html>\n", b'{"iter": 1}\n', b"go_goroutines 5\n", b"prompt_tokens_total 5\n"],
-)
-def test_a_page_of_no_engine_is_not_understood(page: bytes) -> None:
-    with pytest.raises(NotUnderstoodError):
-        engines(page)
-
-
-def test_a_configured_kind_reads_no_other() -> None:
-    with pytest.raises(NotUnderstoodError, match="no metric of sglang"):
-        engines((PAGES / "vllm_v1.prom").read_bytes(), "sglang")
-
-
 def test_a_page_of_thousands_of_models_is_refused() -> None:
     page = "".join(f'vllm:prompt_tokens_total{{model_name="m{i}"}} 1\n' for i in range(5000))
     with pytest.raises(ParseError, match="engines"):
@@ -229,30 +118,85 @@ def test_a_page_of_thousands_of_models_is_refused() -> None:
 
 def test_another_engine_on_the_same_port_is_recognised() -> None:
     page = EnginePage(named("auto"))
-    page.scan((PAGES / "vllm_v1.prom").read_bytes().replace(b"process_start_time_seconds 1", b"x 1"))
+    page.scan(golden("vllm_v1").replace(b"process_start_time_seconds 1", b"x 1"))
     page.values()
-    page.scan((PAGES / "tgi.prom").read_bytes())
+    page.scan(golden("tgi"))
     assert page.kind is not None
     assert page.kind.name == "tgi"
     assert page.values()[0].values[INPUT] == 4321
 
 
+def test_speculation_of_v0_is_not_read_and_that_of_v1_is() -> None:
+    rows = "vllm:spec_decode_num_draft_tokens_total 9\nvllm:spec_decode_num_accepted_tokens_total 5\n"
+    assert engines(rows.encode() + b"vllm:num_requests_running 1\n")[0].values == {RUNNING: 1}
+    (engine,) = engines(rows.encode() + b"vllm:spec_decode_num_drafts_total 3\n")
+    assert engine.values == {DRAFTED: 9, ACCEPTED: 5}
+
+
+def test_ray_shows_a_counter_twice_and_it_is_counted_once() -> None:
+    twice = b"ray_vllm_prompt_tokens 100\nray_vllm_prompt_tokens_total 100\n"
+    assert engines(twice)[0].values == {INPUT: 100}
+    assert engines(b"ray_vllm_prompt_tokens 100\n")[0].values == {INPUT: 100}
+
+
+@pytest.mark.parametrize(
+    ("labels", "role"),
+    [
+        ('engine_type="prefill"', "prefill"),
+        ('engine_type="decode"', "decode"),
+        ('engine_type="unified"', ""),
+        ('dynamo_component="prefill"', "prefill"),
+        ('dynamo_component="backend"', ""),
+    ],
+)
+def test_a_page_may_say_which_side_of_a_pair_it_is(labels: str, role: str) -> None:
+    assert [one.role for one in engines(f"sglang:num_running_reqs{{{labels}}} 1\n".encode())] == [role]
+
+
+def test_a_page_with_both_sides_of_a_pair_says_neither() -> None:
+    both = b'sglang:num_running_reqs{engine_type="prefill"} 1\nsglang:num_running_reqs{engine_type="decode"} 1\n'
+    assert [one.role for one in engines(both)] == [""]
+
+
+@pytest.mark.parametrize("kind", [k for k in ENGINE_KINDS if not k.holds_accelerators], ids=lambda k: k.markers[0])
+def test_whatever_stands_before_engines_is_a_frontend(kind: EngineKind) -> None:
+    name = next(iter(kind.names() - {PROCESS_START}))
+    page = "".join(f"{marker}x 1\n" for marker in kind.markers) + f'{name}{{worker_addr="x"}} 1\n'
+    reader = EnginePage([kind])
+    reader.scan(page.encode())
+    assert {one.role for one in reader.values()} <= {"frontend"}
+
+
+def test_blocks_used_of_blocks_there_are_is_how_full_a_cache_is() -> None:
+    page = "mistralrs_kv_cache_blocks_used {}\nmistralrs_kv_cache_blocks_total {}\n"
+    assert engines(page.format(128, 512).encode())[0].values == {KV: 0.25}
+    (engine,) = engines(page.format(1, 0).encode())
+    assert engine.values == {KV: None}
+    assert engine.faults == ((KV, "out_of_range"),)
+    assert engines(b"mistralrs_kv_cache_blocks_used 1\nmistralrs_sequences_running 2\n")[0].values == {RUNNING: 2}
+
+
 @pytest.mark.parametrize("kind", ENGINE_KINDS, ids=lambda k: k.markers[0])
 def test_the_table_is_sound(kind: EngineKind) -> None:
-    tables = [kind.fields, *(v.fields for v in kind.variants)]
+    tables = [kind.fields, kind.when_decode, *(v.fields for v in kind.variants)]
     fields = {f.name for f in dataclasses.fields(EngineReading)}
+    assert set(kind.histograms) <= set(HISTOGRAM_FIELDS) <= fields
     for table in tables:
         assert set(table) <= set(FIELDS) <= fields
         for field, ways in table.items():
-            names = [t.name for way in ways for t in way.terms]
+            names = [t.name for way in ways for t in series_of(way)]
             assert names
             assert not [n for n in names if n.endswith(("_created", "_bucket", "_by_reason", "_seconds"))]
-            assert field in COUNTER_FIELDS or not [n for n in names if n.endswith("_total")]
-    assert recognise("".join(f"\n{m}x 1" for m in kind.markers).encode()) is not None
-    assert re.fullmatch("[a-z_]+", kind.name)
+            summed = [t.name for way in ways for t in way.terms]
+            assert field in COUNTER_FIELDS or not [n for n in summed if n.endswith("_total")]
+    page = "".join(f"\n{m}x 1" for m in kind.markers) + "".join(kind.also)
+    assert recognise(page.encode()) is kind
+    assert re.fullmatch("[a-z_]{1,32}", kind.name)
+    assert kind.note
+    assert kind.without_tokens or {"input_tokens", "output_tokens"} & {f for table in tables for f in table}
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"use auto or one of .*llamacpp.*vllm"):
         named("vlm")
-    assert named("sglang") == (engine_tables.SGLANG, engine_tables.SGLANG_GATEWAY)
+    assert named("sglang") == (SGLANG, SGLANG_UNDERSCORE)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from wattmill_collector.errors import NotHere
-from wattmill_collector.sources.host import HostSource, boot_time_us, grace_domains, rapl_domain
+from wattmill_collector.sources.host import HostSource, boot_time_us
+from wattmill_collector.sources.hwmon import grace_domains
+from wattmill_collector.sources.rapl import rapl_domain
 from wattmill_collector.wire import AbsenceReading, HostReading, Reading
 
 T0 = 1_732_492_800_000_000
@@ -173,7 +175,7 @@ def test_grace_is_its_whole_socket_and_never_the_module_with_the_gpu_in_it(machi
     for number, label in enumerate(["Module", "Grace", "CPU", "SysIO"]):
         machine.meter(number, f"{label} Power Socket 0", 100_000_000 * (number + 1))
     source = machine.source()
-    assert source.read(T0) == [HostReading(domain="grace-0", power_mw=200_000)]
+    assert source.read(T0) == [HostReading(domain="grace-0", source="hwmon", power_mw=200_000)]
     source.close()
 
 
@@ -183,9 +185,53 @@ def test_a_host_without_meters_is_not_here(machine: Machine) -> None:
 
 
 def test_a_module_meter_alone_is_no_meter_of_the_host(machine: Machine) -> None:
+    """Its joules are partly the board's own: added to them they would be counted twice."""
     machine.meter(0, "Module Power Socket 0", 1)
-    with pytest.raises(NotHere):
+    with pytest.raises(NotHere, match="contains its GPU"):
         machine.source()
+
+
+def test_readings_say_where_they_come_from(machine: Machine) -> None:
+    machine.zone("intel-rapl:0", "package-0", 7)
+    source = machine.source()
+    assert [r.source for r in source.read(T0) if isinstance(r, HostReading)] == ["rapl"]
+    source.close()
+
+
+def test_amd_energy_is_its_sockets_without_the_cores_inside_them(machine: Machine) -> None:
+    """Its driver keeps 64 bits, so there is no range; two sockets and four cores of 10 J each."""
+    chip = "sys/class/hwmon/hwmon3"
+    machine.write(f"{chip}/name", "amd_energy")
+    for number, label in enumerate(["Ecore000", "Ecore001", "Ecore002", "Ecore003", "Esocket0", "Esocket1"], 1):
+        machine.write(f"{chip}/energy{number}_label", label)
+        machine.write(f"{chip}/energy{number}_input", "20000000" if "socket" in label else "10000000")
+    source = machine.source()
+    readings = [r for r in source.read(T0) if isinstance(r, HostReading)]
+    assert [(r.domain, r.energy_uj, r.energy_range_uj, r.source) for r in readings] == [
+        ("package-0", 20_000_000, None, "hwmon"),
+        ("package-1", 20_000_000, None, "hwmon"),
+    ]
+    assert all(r.epoch for r in readings)
+    source.close()
+
+
+def test_the_acpi_power_meter_of_a_server_is_the_whole_node_beside_its_packages(machine: Machine) -> None:
+    """642.5 W at the supplies, read by a thread that the source waits for at first; the package's joules lie inside."""
+    machine.zone("intel-rapl:0", "package-0", 7)
+    machine.write("sys/class/hwmon/hwmon5/name", "power_meter")
+    machine.write("sys/class/hwmon/hwmon5/device/power1_average", "642500000")
+    source = HostSource(machine.root, patience_us=10 * SECOND)
+    found = {r.domain: (r.source, r.power_mw, r.energy_uj) for r in source.read(T0) if isinstance(r, HostReading)}
+    assert found == {"package-0": ("rapl", None, 7), "chassis": ("hwmon", 642_500, None)}
+    source.close()
+
+
+def test_an_acpi_power_meter_is_enough_for_a_host_without_rapl(machine: Machine) -> None:
+    machine.write("sys/class/hwmon/hwmon0/name", "power_meter")
+    machine.write("sys/class/hwmon/hwmon0/power1_average", "100000000")
+    source = HostSource(machine.root, patience_us=10 * SECOND)
+    assert source.read(T0) == [HostReading(domain="chassis", source="hwmon", power_mw=100_000)]
+    source.close()
 
 
 @pytest.mark.parametrize(

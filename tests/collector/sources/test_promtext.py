@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
+import re
 import time
 from pathlib import Path
 
@@ -155,6 +157,117 @@ def test_the_fast_path_reads_what_the_plain_path_reads(ticks: list[list[tuple[st
         assert found.items() <= shown.items()
 
 
+WANTED = ["p", "q_total", "vllm:r"]
+odd_names = st.sampled_from(["p", "q_total", "vllm:r", "p_x", "px", "q", "{", "9p", "#p"])
+odd_labels = st.sampled_from(
+    [
+        "",
+        "{}",
+        '{a="1"}',
+        '{ a = "1" , }',
+        '{a="} 9"}',
+        r'{a="\"\\\n"}',
+        '{a="1"',
+        "{a=1}",
+        '{"q.x",a="1"}',
+        '{a="\u00e9"}',
+    ]
+)
+odd_values = st.sampled_from(
+    ["1", "1.5e+010", "NaN", "+Inf", "-0", "", "1 1700000000000", '1 # {t="} 2"} 3', "1_0", "x"]
+)
+odd_series = st.builds(
+    lambda indent, name, labels, gap, value: indent + name + labels + (gap or " " * (not labels)) + value,
+    st.sampled_from(["", " ", "\t"]),
+    odd_names,
+    odd_labels,
+    st.sampled_from([" ", "\t ", ""]),
+    odd_values,
+)
+odd_lines = st.one_of(odd_series, st.sampled_from(["", "# HELP p x", "# TYPE p counter", "# EOF", "#", "\r", "\x00"]))
+odd_pages = st.tuples(
+    st.lists(odd_lines, max_size=9), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\n"])
+).map(lambda parts: (parts[1].join(parts[0]) + parts[2]).encode())
+
+
+def plainly(page: bytes) -> list[tuple[str, dict[str, str], bytes]] | None:
+    """The wanted series of a page, line by line; None when one of them is none, or is there twice."""
+    found: list[tuple[str, dict[str, str], bytes]] = []
+    for line in page.split(b"\n"):
+        name = re.match(rb"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)", line)
+        if name is None or name[1].decode() not in WANTED:
+            continue
+        split = promtext.split_line(line)
+        if split is None or any((known, labels) == split[:2] for known, labels, _ in found):
+            return None
+        found.append((split[0], split[1], promtext.value_text(line[split[2] :])))
+    return found
+
+
+@given(st.lists(odd_pages, min_size=1, max_size=4))
+@settings(max_examples=600, deadline=None)
+def test_a_reader_that_has_just_learned_any_page_reads_it_as_it_is_written(pages: list[bytes]) -> None:
+    warm = PageReader(WANTED)
+    for page in pages:
+        fresh = PageReader(WANTED)
+        plain = plainly(page)
+        for reader in (fresh, warm):
+            try:
+                texts = reader.read(page)
+            except ParseError:
+                assert plain is None
+                continue
+            read_now = [(s.name, dict(s.labels), t) for s, t in zip(reader.series, texts, strict=True)]
+            if reader is fresh:
+                assert read_now == plain
+            elif plain is not None:
+                # a new series that fits into the bytes that others gave up is seen at the next learning
+                assert [one for one in plain if one in read_now] == sorted(read_now, key=plain.index)
+
+
+@given(st.lists(odd_pages, min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_what_the_plain_reader_takes_the_fast_one_takes_too(pages: list[bytes]) -> None:
+    for page in pages:
+        try:
+            shown = [(s.name, dict(s.labels), repr(v)) for s, v in parse(page) if s.name in WANTED]
+        except ParseError:
+            continue
+        reader = PageReader(WANTED)
+        try:
+            texts = reader.read(page)
+        except ParseError as error:
+            assert "twice" in str(error)  # noqa: PT017 (that one is allowed to `parse`)
+            continue
+        found = zip(reader.series, texts, strict=True)
+        named = [(s.name, dict(s.labels), repr(promtext.number(t))) for s, t in found]
+        # a name in quotes inside the braces is no engine's
+        assert named == [one for one in shown if one[0] in WANTED][: len(named)]
+
+
+def test_a_page_whose_lines_change_places_is_learned_and_not_searched_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searching the page for each of its lines would take time in proportion to the square of its length."""
+    lines = [f'p{{a="{i:05}"}} 1' for i in range(2000)]
+    reader = PageReader(["p"])
+    reader.read(("\n".join(lines) + "\n").encode())
+    learned: list[int] = []
+    learn = PageReader._learn
+
+    def counted(self: PageReader, page: bytes) -> list[bytes]:
+        learned.append(len(page))
+        return learn(self, page)
+
+    monkeypatch.setattr(PageReader, "_learn", counted)
+    mixed = random.Random(1).sample(lines, len(lines))
+    assert reader.read(("\n".join(mixed) + "\n").encode()) == [b"1"] * 2000
+    assert len(learned) == 1
+    swapped = [*lines[:-2], lines[-1], lines[-2]]
+    reader.read(("\n".join(lines) + "\n").encode())
+    learned.clear()
+    assert reader.read(("\n".join(swapped) + "\n").encode()) == [b"1"] * 2000
+    assert not learned  # a line or two are searched for
+
+
 def vllm_like(tick: int, *, extra: str = "") -> bytes:
     lines = []
     for family in range(30):
@@ -189,9 +302,10 @@ def test_an_unneeded_malformed_line_costs_nothing() -> None:
     assert read(b"what is this\nwanted 3\n", "wanted") == {"wanted": b"3"}
 
 
-def test_a_wanted_series_twice_is_refused() -> None:
+@pytest.mark.parametrize("page", [b"a 1\na 2\n", b'a{b="1",c="2"} 1\na{c="2",b="1"} 2\n', b"a 1\na{} 2\n"])
+def test_a_wanted_series_twice_is_refused(page: bytes) -> None:
     with pytest.raises(ParseError, match="twice"):
-        read(b"a 1\na 2\n", "a")
+        read(page, "a")
 
 
 def test_too_many_series_are_refused() -> None:

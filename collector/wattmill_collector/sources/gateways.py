@@ -1,0 +1,178 @@
+"""Gateways: who drew how many tokens, by the `/metrics` pages of LiteLLM, Envoy AI Gateway, OpenTelemetry.
+
+Read once at the start and then at every minute's edge: a gateway counts when a request ends, so more often would say
+no more. A consumer whose counters rest is sent again every ten minutes. These tokens are shares of a workload's energy
+and are never added to those of engines. Names of callers leave the node as the gateway shows them, secrets as hashes.
+
+At most `MOST_CONSUMERS` for all gateways of this agent together: the smallest beyond are put together, and counted. A
+target must be one process: behind a balancer each page would be another one's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from wattmill_collector.clock import Clock, SystemClock
+from wattmill_collector.secret_files import read_secret
+from wattmill_collector.sources.addresses import Failure, place_of
+from wattmill_collector.sources.gateway_pages import GatewayPage, Line, NotUnderstoodError
+from wattmill_collector.sources.gateway_tables import FIELDS, named
+from wattmill_collector.sources.gateway_totals import Total, Totals, name_of
+from wattmill_collector.sources.promtext import ParseError, number
+from wattmill_collector.sources.scraper import Answer, Link, Scraper
+from wattmill_collector.targets import GatewaySettings
+from wattmill_collector.wire import EARLIEST_US, LATEST_US, AbsenceReading, GatewayReading, Reading
+
+MOST_CONSUMERS = 5000  # a batch holds 10 000 readings
+MINUTE_US = 60_000_000
+RESTING_US = 600_000_000
+_REDIRECTS = ("http_301", "http_302", "http_307", "http_308")
+
+
+@dataclasses.dataclass(slots=True)
+class _Target:
+    settings: GatewaySettings
+    link: Link
+    path: str
+    page: GatewayPage
+    totals: Totals
+    problem: str = ""
+    since_us: int = 0
+
+
+class GatewaySource:
+    """Reads all configured gateways. Errors: ValueError when a target, a gateway kind or a key file can't be used."""
+
+    name = "gateway"
+
+    def __init__(
+        self,
+        gateways: Sequence[GatewaySettings],
+        *,
+        interval_us: int = 10_000_000,
+        scraper: Scraper | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._scraper = scraper or Scraper()
+        self._clock = clock or SystemClock()
+        self._deadline_s = min(0.8 * interval_us / 1e6, 5.0)
+        self._most = MOST_CONSUMERS // max(len(gateways), 1)
+        self._begun = False
+        self._targets = [self._target(one) for one in gateways]
+
+    def read(self, time_us: int) -> list[Reading]:
+        """A GatewayReading per consumer, and AbsenceReadings for what can't be read; nothing between minutes."""
+        if self._begun and time_us % MINUTE_US:
+            return []
+        first, self._begun = not self._begun, True
+        readings: list[Reading] = []
+        for target, answer in zip(self._targets, self._ask(), strict=True):
+            if isinstance(answer, Failure):
+                readings += _absence(target, answer, time_us)
+                continue
+            try:
+                lines = target.page.read(answer.body)
+            except NotUnderstoodError as error:
+                readings += _absence(target, Failure("not_understood", str(error)), time_us)
+                continue
+            except ParseError as error:
+                failure = Failure("not_understood", f"the page can't be read: {error}")
+                readings += _absence(target, failure, time_us)
+                continue
+            readings += self._read(target, lines, time_us, everybody=first or time_us % RESTING_US == 0)
+        return readings
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._scraper.close()
+
+    def _target(self, settings: GatewaySettings) -> _Target:
+        place = place_of(settings.target)
+        page = GatewayPage(named(settings.kind), settings.labels, settings.providers)
+        key = read_secret(settings.key_file, "key") if settings.key_file else ""
+        return _Target(settings, self._scraper.link(place, key), place.path, page, Totals(self._most))
+
+    def _ask(self) -> list[Answer | Failure]:
+        began_us = self._clock.monotonic_us()
+        answers = self._scraper.fetch([(t.link, t.path) for t in self._targets], self._deadline_s)
+        # LiteLLM has its page at `/metrics/`, and sends whoever asks for `/metrics` there.
+        moved = [
+            i
+            for i, (target, answer) in enumerate(zip(self._targets, answers, strict=True))
+            if isinstance(answer, Failure) and answer.reason in _REDIRECTS and target.path.endswith("/metrics")
+        ]
+        left_s = self._deadline_s - (self._clock.monotonic_us() - began_us) / 1e6
+        if moved and left_s > 0:
+            again = self._scraper.fetch([(self._targets[i].link, self._targets[i].path + "/") for i in moved], left_s)
+            for i, answer in zip(moved, again, strict=True):
+                if isinstance(answer, Answer):
+                    answers[i] = answer
+                    self._targets[i].path += "/"
+        return answers
+
+    def _read(self, target: _Target, lines: list[Line], time_us: int, *, everybody: bool) -> list[Reading]:
+        page, name = target.page, target.settings.target
+        assert page.kind is not None
+        start_us = _start_us(page.process_start)
+        totals = target.totals.take(
+            lines,
+            page.shown,
+            time_us,
+            epoch=name_of(name, "page", page.process_start.decode()) if start_us is not None else name_of(name, "none"),
+            start_us=start_us,
+            keeps=page.kind.keeps or start_us is not None,
+        )
+        unusable = sum(line.value is None for line in lines)
+        if not totals:
+            failure = Failure("no_series", "the gateway shows none of its token counters yet")
+        elif unusable:
+            failure = Failure("not_a_number", f"{unusable} of its series have a value that can't be used")
+        else:
+            failure = Failure("", "")
+        sent: list[Reading] = [
+            _reading(target.settings, page.kind.name, one)
+            for one in totals
+            if everybody or time_us - one.moved_us <= RESTING_US
+        ]
+        return sent + _absence(target, failure, time_us)
+
+
+def _reading(settings: GatewaySettings, kind: str, total: Total) -> GatewayReading:
+    who = total.consumer
+    workloads = settings.workloads
+    return GatewayReading(
+        target=settings.target,
+        gateway_kind=kind,
+        workload=workloads.get(who.model) or workloads.get(f"{who.provider}/{who.model}", ""),
+        epoch=total.epoch,
+        epoch_start_us=total.start_us,
+        **who._asdict(),
+        **dict(zip(FIELDS, total.values, strict=True)),  # type: ignore[arg-type]  # names of its fields, with integers
+    )
+
+
+def _absence(target: _Target, failure: Failure, time_us: int) -> list[Reading]:
+    """What is wrong with a target: said at every minute's edge while it lasts, so that a gap has its reason."""
+    if failure.reason != target.problem:
+        target.problem, target.since_us = failure.reason, time_us
+    if not failure.reason:
+        return []
+    since_us = target.since_us if target.since_us < time_us else None
+    detail = failure.detail.replace("\x00", "")[:512]
+    return [
+        AbsenceReading(
+            subject="gateway", id=target.settings.target, reason=failure.reason, detail=detail, start_us=since_us
+        )
+    ]
+
+
+def _start_us(printed: bytes) -> int | None:
+    """A printed Unix time in microseconds; None when it was rounded to too few digits to tell two starts apart."""
+    if len(printed.lower().partition(b"e")[0].replace(b".", b"").strip(b"+-")) < 10:
+        return None
+    try:
+        start_us = round(number(printed) * 1_000_000)
+    except (ParseError, OverflowError, ValueError):
+        return None
+    return start_us if EARLIEST_US <= start_us <= LATEST_US else None

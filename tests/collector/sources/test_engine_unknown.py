@@ -1,0 +1,88 @@
+"""What is said of an answer that is no page of an engine: what it is instead, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.golden_pages import GOLDEN, golden
+from wattmill_collector.sources.engine_pages import EnginePage, NotUnderstoodError, counts_tokens
+from wattmill_collector.sources.engine_tables import ENGINE_KINDS, named, recognise
+from wattmill_collector.sources.engine_tables.foreign import FOREIGN
+
+
+def refusal(page: bytes, kind: str = "auto") -> tuple[str, str]:
+    with pytest.raises(NotUnderstoodError) as caught:
+        EnginePage(named(kind)).scan(page)
+    return caught.value.reason, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "reason", "says"),
+    [
+        (b"", "empty_page", "metrics switched on"),
+        (b"\n\n", "empty_page", "metrics switched on"),
+        (b'{"iter": 1}\n', "answers_json", "/prometheus/metrics"),
+        (b"[]", "answers_json", "/prometheus/metrics"),
+        (b"<html></html>\n", "answers_html", "correct its path"),
+        (b"<!DOCTYPE html>\n<html>", "answers_html", "correct its path"),
+        (b"go_goroutines 5\n", "no_engine", "any engine that is known here"),
+        (b"prompt_tokens_total 5\n", "no_engine", "any engine that is known here"),
+        (b"# HELP go_goroutines x\n", "no_engine", "any engine that is known here"),
+        (b"hello there\n", "not_metrics", "hello there"),
+        (b'# TYPE litellm_x counter\nlitellm_x{team="a"} 5\n', "other_page", "LiteLLM; it belongs under gateways"),
+        (b'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 61.2\n', "other_page", "dcgm-exporter; it belongs under exporters"),
+        (b'node_cpu_seconds_total{cpu="0"} 1\n', "other_page", "node_exporter; it belongs under exporters"),
+        (b'nv_inference_request_success{model="m"} 1\n', "other_page", "counts no tokens"),
+        (b'request_predict_seconds_count{model_name="m"} 1\n', "other_page", "KServe"),
+    ],
+)
+def test_each_answer_is_called_what_it_is(page: bytes, reason: str, says: str) -> None:
+    found, text = refusal(page)
+    assert found == reason
+    assert says in text
+
+
+def test_a_configured_kind_reads_no_other() -> None:
+    reason, text = refusal(golden("vllm_v1"), "sglang")
+    assert reason == "other_engine"
+    assert text == "the page has no metric of sglang, it is vllm's; correct `kind` of this engine"
+
+
+@pytest.mark.parametrize(("marker", "name", "advice"), FOREIGN)
+def test_no_foreign_page_is_an_engines(marker: str, name: str, advice: str) -> None:
+    assert recognise(f"{marker}x 1\n".encode()) is None
+    assert refusal(f"{marker}x 1\n".encode())[1] == f"the page is that of {name}{advice}"
+
+
+def test_a_page_without_token_counters_can_say_why() -> None:
+    silent = []
+    for name in GOLDEN:
+        page = EnginePage(named("auto"))
+        page.scan(golden(name))
+        if not any(map(counts_tokens, page.values())):
+            assert page.kind is not None
+            assert page.kind.without_tokens
+            silent.append(name)
+    assert silent == [
+        "dynamo_worker",
+        "mistralrs_mixed",
+        "sglang_0_3_5",
+        "triton_trtllm_old",
+        "trtllm_1_1",
+        "vllm_router",
+    ]
+
+
+def test_no_page_of_one_engine_is_taken_for_anothers() -> None:
+    for name, page in GOLDEN.items():
+        kind = recognise(golden(name))
+        assert kind is not None
+        assert kind.name == page.kind
+        rest = tuple(other for other in ENGINE_KINDS if other is not kind)
+        again = recognise(golden(name), rest)
+        # what is known by an engine's own names inside it, or behind it, or in front of it
+        assert again is None or {again.name, kind.name} in (
+            {"vllm", "vllm_router"},
+            {"vllm", "dynamo_worker"},
+            {"sglang", "sglang_gateway"},
+        )
