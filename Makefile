@@ -42,8 +42,9 @@ bench: $(VENV)/dev ## measure the kernels, and with WATTMILL_DATABASE_URL the li
 scoreboard: $(VENV)/dev ## how well detectors do on simulated weeks, beside fixed thresholds; SEEDS="1 2" for others
 	@PYTHONPATH=tests $(BIN)/python -m scoreboard $(SEEDS)
 
-docs: $(VENV)/dev ## write docs/metrics.md anew from the catalogue
+docs: $(VENV)/dev ## write docs/metrics.md and docs/engines.md anew from the catalogue and the tables
 	$(BIN)/python scripts/metrics-page > docs/metrics.md
+	$(BIN)/python scripts/engines-page > docs/engines.md
 
 chart: ## copy alert rules and dashboards of deploy/ into the chart, which can hold no file from outside its folder
 	@mkdir -p helm/wattmill/files/rules helm/wattmill/files/dashboards

@@ -99,7 +99,7 @@ def vllm(s: State) -> str:
         for le, count in zip(("0.01", "0.025", "+Inf"), itertools.accumulate(s.latencies), strict=True):
             labels = f'engine="{rank}",le="{le}",model_name="{s.model}"'
             page.append(f"vllm:inter_token_latency_seconds_bucket{{{labels}}} {float(count)}")
-    return "\n".join([*page, *_padding("vllm:e2e_request_latency_seconds", s)]) + "\n"
+    return "\n".join([*page, *_padding("vllm:request_prefill_time_seconds", s)]) + "\n"
 
 
 def sglang(s: State) -> str:
@@ -129,7 +129,7 @@ def sglang(s: State) -> str:
             f"sglang:generation_tokens_total{{{at}}} {float(s.output)}",
         ]
     page.sort(key=lambda line: line.partition("{")[0])
-    return "\n".join([*page, *_padding("sglang:e2e_request_latency_seconds", s)]) + "\n"
+    return "\n".join([*page, *_padding("sglang:func_latency_seconds", s)]) + "\n"
 
 
 def tgi(s: State) -> str:

@@ -175,7 +175,7 @@ class EngineSource:
                 page.forget()
                 target.about = None
             target.evidence = evidence
-            values = page.values()
+            values = page.values(time_us)
         except NotUnderstoodError as error:
             return [], {"": ("not_understood", str(error))}
         except ParseError as error:
@@ -187,7 +187,8 @@ class EngineSource:
         target.page_role = roles.pop() if len(roles) == 1 else ""
         problems: Problems = {}
         if not any(map(counts_tokens, values)):
-            problems["tokens"] = ("no_token_counters", "the page has no counter of tokens (yet)")
+            why = page.kind.without_tokens if page.kind else ""
+            problems["tokens"] = ("no_token_counters", why or "the page has no counter of tokens (yet)")
         for one in values:
             for field, reason in one.faults:
                 problems[f"{field} {one.series}"] = (reason, f"{field} of {one.series or 'the engine'} can't be used")

@@ -13,6 +13,7 @@ from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues
 from wattmill_collector.sources.engine_placing import PLACE_EVERY_US
+from wattmill_collector.sources.engine_totals import epoch_since
 from wattmill_collector.sources.scraper import Link
 from wattmill_collector.wire import AbsenceReading, EngineReading, Reading
 
@@ -161,15 +162,15 @@ def _reading(
         role=role,
         activity_ppm=activity_ppm,
         tokens_move=one.tokens_move,
-        epoch=evidence.epoch,
-        epoch_start_us=evidence.start_us,
+        epoch=evidence.epoch if one.since_us is None else epoch_since(evidence.epoch, one.since_us),
+        epoch_start_us=evidence.start_us if one.since_us is None else one.since_us,
         **one.values,  # type: ignore[arg-type]  # the keys are fields of EngineReading, the values of their types
     )
 
 
 def role_on_page(one: EngineValues) -> str:
     """The role that a page gives to one of its engines."""
-    return str(getattr(one, "role", ""))
+    return one.role
 
 
 class Complainer(Protocol):

@@ -12,43 +12,32 @@ LOOK_LINES = 50
 
 
 class NotUnderstoodError(ValueError):
-    """The target answers, but with no page of an engine in the table.
-
-    `reason` is a short machine word: empty_page, answers_json, answers_html, other_engine, other_page, no_engine, or
-    not_metrics. The text says what to do.
-    """
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+    """The target answers, but with no page of an engine in the table. The text says with what, and what to do."""
 
 
 def refusal(kinds: Sequence[EngineKind], page: bytes) -> NotUnderstoodError:
     """What to say of a page that is of none of these kinds."""
+    return NotUnderstoodError(_why_not(kinds, page))
+
+
+def _why_not(kinds: Sequence[EngineKind], page: bytes) -> str:
     body = page.lstrip()
     if not body:
-        return NotUnderstoodError("empty_page", "the page is empty; are the engine's metrics switched on?")
+        return "the page is empty; are the engine's metrics switched on?"
     if body[:1] in (b"{", b"["):
-        return NotUnderstoodError(
-            "answers_json", "the target answers JSON; TensorRT-LLM shows its counters at /prometheus/metrics"
-        )
+        return "the target answers JSON; TensorRT-LLM shows its counters at /prometheus/metrics"
     if body[:9].lower() == b"<!doctype" or body[:5].lower() in (b"<html", b"<?xml"):
-        return NotUnderstoodError("answers_html", "the target answers a web page, not metrics; correct its path")
+        return "the target answers a web page, not metrics; correct its path"
     wanted = kinds[0].name if len({k.name for k in kinds}) == 1 else ""
     if wanted and (other := recognise(page)) is not None:
-        return NotUnderstoodError(
-            "other_engine", f"the page has no metric of {wanted}, it is {other.name}'s; correct `kind` of this engine"
-        )
+        return f"the page has no metric of {wanted}, it is {other.name}'s; correct `kind` of this engine"
     for marker, name, advice in FOREIGN:
         if begins(page, marker):
-            return NotUnderstoodError("other_page", f"the page is that of {name}{advice}")
+            return f"the page is that of {name}{advice}"
     lines = [line for line in body[:16_384].split(b"\n")[:LOOK_LINES] if line.strip() and line[:1] != b"#"]
     if lines and not any(map(_is_series, lines)):
-        return NotUnderstoodError("not_metrics", f"the target does not answer metrics: {lines[0][:60]!r}")
-    return NotUnderstoodError(
-        "no_engine",
-        f"the page has no metric of {wanted or 'any engine that is known here'}; correct its path, or `kind`",
-    )
+        return f"the target does not answer metrics: {lines[0][:60]!r}"
+    return f"the page has no metric of {wanted or 'any engine that is known here'}; correct its path, or `kind`"
 
 
 def _is_series(line: bytes) -> bool:

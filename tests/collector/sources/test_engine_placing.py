@@ -194,6 +194,7 @@ def test_workers_are_said_with_how_busy_their_boards_are(source: Make) -> None:
     first, second = engines(one.read(START_US))
     assert first == EngineReading(
         target="http://leader:8000/metrics",
+        series="worker 0",
         model="llama",
         workload="chat-405b",
         team="nlp",
@@ -217,7 +218,7 @@ def test_a_worker_takes_the_boards_in_use_that_no_engine_has(source: Make, engin
 def test_two_workers_of_one_engine_have_keys_of_their_own(source: Make) -> None:
     workers = [WorkerSettings("chat", accelerators=("0",)), WorkerSettings("chat", accelerators=("1",))]
     found = engines(source(boards=BOARDS, workers=workers).read(START_US))
-    assert [(r.target, r.series) for r in found] == [("worker:chat", ""), ("worker:chat", "1")]
+    assert [(r.target, r.series) for r in found] == [("worker:chat", "worker 0"), ("worker:chat", "worker 1")]
 
 
 def test_a_workers_board_that_is_not_here_is_an_absence(source: Make) -> None:

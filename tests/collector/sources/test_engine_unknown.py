@@ -10,48 +10,47 @@ from wattmill_collector.sources.engine_tables import ENGINE_KINDS, named, recogn
 from wattmill_collector.sources.engine_tables.foreign import FOREIGN
 
 
-def refusal(page: bytes, kind: str = "auto") -> tuple[str, str]:
+def refusal(page: bytes, kind: str = "auto") -> str:
     with pytest.raises(NotUnderstoodError) as caught:
         EnginePage(named(kind)).scan(page)
-    return caught.value.reason, str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("page", "reason", "says"),
+    ("page", "says"),
     [
-        (b"", "empty_page", "metrics switched on"),
-        (b"\n\n", "empty_page", "metrics switched on"),
-        (b'{"iter": 1}\n', "answers_json", "/prometheus/metrics"),
-        (b"[]", "answers_json", "/prometheus/metrics"),
-        (b"<html></html>\n", "answers_html", "correct its path"),
-        (b"<!DOCTYPE html>\n<html>", "answers_html", "correct its path"),
-        (b"go_goroutines 5\n", "no_engine", "any engine that is known here"),
-        (b"prompt_tokens_total 5\n", "no_engine", "any engine that is known here"),
-        (b"# HELP go_goroutines x\n", "no_engine", "any engine that is known here"),
-        (b"hello there\n", "not_metrics", "hello there"),
-        (b'# TYPE litellm_x counter\nlitellm_x{team="a"} 5\n', "other_page", "LiteLLM; it belongs under gateways"),
-        (b'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 61.2\n', "other_page", "dcgm-exporter; it belongs under exporters"),
-        (b'node_cpu_seconds_total{cpu="0"} 1\n', "other_page", "node_exporter; it belongs under exporters"),
-        (b'nv_inference_request_success{model="m"} 1\n', "other_page", "counts no tokens"),
-        (b'request_predict_seconds_count{model_name="m"} 1\n', "other_page", "KServe"),
+        (b"", "metrics switched on"),
+        (b"\n\n", "metrics switched on"),
+        (b'{"iter": 1}\n', "/prometheus/metrics"),
+        (b"[]", "/prometheus/metrics"),
+        (b"<html></html>\n", "correct its path"),
+        (b"<!DOCTYPE html>\n<html>", "correct its path"),
+        (b"go_goroutines 5\n", "any engine that is known here"),
+        (b"prompt_tokens_total 5\n", "any engine that is known here"),
+        (b"# HELP go_goroutines x\n", "any engine that is known here"),
+        (b"hello there\n", "hello there"),
+        (b'# TYPE litellm_x counter\nlitellm_x{team="a"} 5\n', "LiteLLM; it belongs under gateways"),
+        (b'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 61.2\n', "dcgm-exporter; it belongs under exporters"),
+        (b'node_cpu_seconds_total{cpu="0"} 1\n', "node_exporter; it belongs under exporters"),
+        (b'nv_inference_request_success{model="m"} 1\n', "counts no tokens"),
+        (b'request_predict_seconds_count{model_name="m"} 1\n', "KServe"),
     ],
 )
-def test_each_answer_is_called_what_it_is(page: bytes, reason: str, says: str) -> None:
-    found, text = refusal(page)
-    assert found == reason
-    assert says in text
+def test_each_answer_is_called_what_it_is(page: bytes, says: str) -> None:
+    assert says in refusal(page)
 
 
 def test_a_configured_kind_reads_no_other() -> None:
-    reason, text = refusal(golden("vllm_v1"), "sglang")
-    assert reason == "other_engine"
-    assert text == "the page has no metric of sglang, it is vllm's; correct `kind` of this engine"
+    assert (
+        refusal(golden("vllm_v1"), "sglang")
+        == "the page has no metric of sglang, it is vllm's; correct `kind` of this engine"
+    )
 
 
 @pytest.mark.parametrize(("marker", "name", "advice"), FOREIGN)
 def test_no_foreign_page_is_an_engines(marker: str, name: str, advice: str) -> None:
     assert recognise(f"{marker}x 1\n".encode()) is None
-    assert refusal(f"{marker}x 1\n".encode())[1] == f"the page is that of {name}{advice}"
+    assert refusal(f"{marker}x 1\n".encode()) == f"the page is that of {name}{advice}"
 
 
 def test_a_page_without_token_counters_can_say_why() -> None:
