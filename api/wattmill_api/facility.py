@@ -1,7 +1,7 @@
 """What the facility adds to the energy of its nodes: (PUE − 1) × all of it, as rows of the account overhead. Pure.
 
-For each bucket, site and stretch between two changes of a price it is rounded once, as /efficiency does it, so that both
-say the same of a whole site. It belongs to nodes and sites alone: who bears it is asked of /efficiency.
+For each bucket, site and stretch between two changes of a price it is rounded once, as /efficiency does it, so that
+both say the same of a whole site. It belongs to nodes and sites alone: who bears it is asked of /efficiency.
 """
 
 from __future__ import annotations
