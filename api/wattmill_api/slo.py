@@ -61,9 +61,14 @@ class Slo:
 
 
 def goals(uses: Iterable[Use], targets: History, window: Window) -> tuple[list[Goal], int]:
-    """What the targets of a range mean for its histograms, and the unit that their parts of buckets are in."""
+    """What the targets of a range mean for its histograms, and the unit that their parts of buckets are in.
+
+    Only times between and to first tokens have targets.
+    """
     found: list[tuple[Use, dt.datetime, dt.datetime, int, tuple[int, int, int]]] = []
     for use in uses:
+        if use.metric not in (INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN):
+            continue
         changes = {time for time in targets.changes(use.name, ANY_SITE) if window.start < time < window.end}
         times = [window.start, *sorted(changes), window.end]
         for first, last in itertools.pairwise(times):

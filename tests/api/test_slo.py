@@ -288,3 +288,18 @@ def test_a_bad_target_is_named(client: TestClient, target: dict[str, Any], field
     response = client.put("/api/v1/targets", json=target)
     assert response.status_code == 422
     assert [error["field"].rpartition(".")[2] for error in response.json()["errors"]] == [field]
+
+
+def test_every_kind_of_latency_has_buckets_of_its_own_and_only_two_have_targets(
+    client: TestClient, books: Books
+) -> None:
+    chat, _ = two_workloads(books)
+    seen(books, chat, [400, 400, 100, 100])
+    seen(books, chat, [10, 0], le_us=[1_000_000], metric=2)
+    seen(books, chat, [6, 2, 0], le_us=[2_000_000, 4_000_000], metric=3)
+    seen(books, chat, [0, 0, 8, 0], le_us=[10_000_000, 20_000_000, 40_000_000], metric=4)
+    put(client, inter_token_latency_ms=40, time_to_first_token_ms=1000)
+    found = rows(client, by="workload")[0]["slo"]
+    assert (found["met_output_tokens"], found["first_token_met_ratio"]) == (860, 1.0)
+    assert found["median_queue_time_ms"] == pytest.approx(1333.33, abs=0.01)
+    assert found["median_request_latency_ms"] == 30_000.0

@@ -12,7 +12,7 @@ FROM (
     FROM latency_hour l
     JOIN placement p USING (placement_id)
     WHERE l.time > %(start)s::timestamptz - interval '1 hour' AND l.time < %(end)s
-        AND (l.metric = 1 AND p.role NOT IN ('frontend', 'prefill') OR l.metric = 2 AND p.role NOT IN ('frontend', 'decode'))
+        AND p.role NOT IN ('frontend', CASE WHEN l.metric IN (1, 4) THEN 'prefill' ELSE 'decode' END)
 ) u
 JOIN workload w USING (workload_id)
 JOIN latency_bounds b USING (bounds_id)
