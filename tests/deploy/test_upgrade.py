@@ -7,6 +7,7 @@ for every version whose agents or services may still run.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import random
 import threading
@@ -22,12 +23,10 @@ from support import postgres as servers
 from support.batches import encode, lines_of
 from support.fake_clock import FakeClock
 from support.faulty_disk import FaultyDisk
-from support.mill import Node
 from support.postgres import Postgres
 from wattmill_api import migrate
 from wattmill_api.app import create_app
 from wattmill_api.settings import Settings
-from wattmill_api.store.ingest import Interner
 from wattmill_collector import wire
 from wattmill_collector.answers import Verdict, judge
 from wattmill_collector.shipper import Shipper
@@ -157,26 +156,57 @@ def empty(each_postgres: Postgres) -> Iterator[str]:
     servers.drop_database(each_postgres, name)
 
 
-def posting(url: str, stop: threading.Event, told: Callable[[int], object], failures: list[BaseException]) -> int:
-    """Post a tick of one board and one engine at a time until told to stop; how many were stored."""
-    node, interner, stored = Node("busy"), Interner(), 0
-    node.board("GPU-a")
-    node.engine("http://e/metrics", ["GPU-a"])
+# What the first version wrote, word for word: a later schema must go on taking it.
+DEVICES = """
+    WITH site AS (INSERT INTO site (name) VALUES ('default') RETURNING site_id),
+    node AS (INSERT INTO node (site_id, name, interval_us, first_seen, last_seen)
+        SELECT site_id, 'busy', 10000000, now(), now() FROM site RETURNING node_id),
+    stream AS (INSERT INTO stream (name, node_id) SELECT 's', node_id FROM node RETURNING stream_id),
+    board AS (INSERT INTO accelerator (uuid, node_id, first_seen, last_seen)
+        SELECT 'GPU-a', node_id, now(), now() FROM node RETURNING accelerator_id),
+    engine AS (INSERT INTO engine (node_id, target, series, first_seen, last_seen)
+        SELECT node_id, 'http://e/metrics', '', now(), now() FROM node RETURNING engine_id),
+    workload AS (INSERT INTO workload (name, model, team) VALUES ('chat', '', '') RETURNING workload_id),
+    placement AS (INSERT INTO placement (engine_id, workload_id, accelerator_ids, method, since, until)
+        SELECT engine_id, workload_id, ARRAY[accelerator_id], 'process', now(), now() FROM engine, workload, board
+        RETURNING placement_id)
+    SELECT stream_id, node_id, accelerator_id, engine_id, placement_id FROM stream, node, board, engine, placement
+"""
+BOARD = "COPY accelerator_sample (time, accelerator_id, node_id, energy_mj, epoch) FROM STDIN"
+ENGINE = "COPY engine_sample (time, engine_id, node_id, placement_id, epoch, output_tokens) FROM STDIN"
+
+
+def writing(url: str, stop: threading.Event, told: Callable[[int], object], failures: list[BaseException]) -> None:
+    """Store a tick of one board and one engine at a time, as the first version did, until told to stop."""
+    stored, time = 0, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
     try:
         with psycopg.connect(url, autocommit=True) as connection:
+            row = connection.execute(DEVICES).fetchone()
+            assert row is not None
+            stream, node, board, engine, placement = row
             while not stop.is_set():
-                node.tick(energy={"GPU-a": 1_000}, tokens={"http://e/metrics": (10, 0, 5)})
-                (receipt,) = node.post(connection, interner)
-                assert (receipt.status, receipt.stored) == ("stored", 2), receipt
+                at = time + dt.timedelta(seconds=10 * stored)
+                with connection.transaction():
+                    connection.execute(
+                        "INSERT INTO batch_ledger (stream_id, first_sequence, sequence, sha256, stored, duplicates)"
+                        " VALUES (%s, %s, %s, 'x', 2, 0)",
+                        (stream, stored + 1, stored + 1),
+                    )
+                    with connection.cursor() as cursor:
+                        with cursor.copy(BOARD) as copy:
+                            copy.write_row((at, board, node, 1_000 * (stored + 1), 7))
+                        with cursor.copy(ENGINE) as copy:
+                            copy.write_row((at, engine, node, placement, 9, 5 * (stored + 1)))
+                    connection.execute(
+                        "INSERT INTO dirty_span (node_id, first_time, last_time) VALUES (%s, %s, %s)", (node, at, at)
+                    )
                 stored += 1
                 told(stored)
     except BaseException as error:
         failures.append(error)
-    return stored
 
 
 def test_from_every_earlier_schema_while_readings_come_in_nothing_is_refused_or_lost(empty: str) -> None:
-    # What is posted needs nothing of later schemas, as what an older service stores does not.
     files = migrate.migrations()
     migrate.migrate(empty, files[:2])
     stop, failures, counts = threading.Event(), list[BaseException](), list[int]()
@@ -193,7 +223,7 @@ def test_from_every_earlier_schema_while_readings_come_in_nothing_is_refused_or_
             before = len(counts)
             assert moved.wait_for(lambda: len(counts) > before + 3 or bool(failures), 60)
 
-    writer = threading.Thread(target=posting, args=(empty, stop, told, failures))
+    writer = threading.Thread(target=writing, args=(empty, stop, told, failures))
     writer.start()
     try:
         for number in range(2, len(files) + 1):
