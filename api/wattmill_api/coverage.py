@@ -166,6 +166,8 @@ def _why(begin: dt.datetime, finish: dt.datetime, absences: list[Absence]) -> tu
     """The reason that explains most of a gap."""
     best, longest = NO_READING, dt.timedelta(0)
     for absence in absences:
+        if absence.reason == "no_endpoint":  # says who holds a board that was read
+            continue
         # A note of one tick speaks for the tick around it.
         overlap = min(finish, absence.end_time + MINUTE) - max(begin, absence.start_time - MINUTE)
         if overlap > longest:

@@ -89,6 +89,12 @@ def _inside(group: Group, above: dict[tuple[str, int], list[Group]]) -> list[Gro
     return []
 
 
+def chassis(wanted: Iterable[Group], every: Iterable[Group]) -> list[Group]:
+    """The chassis of all nodes below some groups."""
+    ids = {node.node_id for group in wanted for node in group.nodes}
+    return [each for each in every if each.level == "chassis" and any(node.node_id in ids for node in each.nodes)]
+
+
 def rows(
     wanted: Sequence[Group],
     inner: Sequence[Sequence[Group]],
@@ -96,22 +102,33 @@ def rows(
     below: Iterable[Below],
     pue: History,
     asked: Window,
+    chassis: Sequence[Group],
 ) -> list[dict[str, Any]]:
-    """The rows of /meters by bucket. `below` is numbered as `wanted`, `inner` is what `inside` says of each.
+    """The rows of /meters by bucket. `below` is numbered as `wanted` and `chassis` after it, `inner` is what `inside`
+    says of each of `wanted`, `chassis` those of all nodes below.
 
-    A bucket without a reading of any feed has no row.
+    A chassis that shows less than the parts of its node measures nobody whole. A bucket without a reading of any feed
+    has no row.
     """
     by_meter = {(each.meter_id, each.bucket): each for each in counted}
     buckets: dict[int, set[dt.datetime]] = defaultdict(set)
     for meter_id, bucket in by_meter:
         buckets[meter_id].add(bucket)
     used = {(each.n, each.bucket): each for each in below}
+    short_us: dict[tuple[int, dt.datetime], int] = {}  # node and bucket → how long its chassis was read, and wrong
+    for n, group in enumerate(chassis, len(wanted)):
+        for bucket in set().union(*(buckets[meter.meter_id] for meter in group.meters)):
+            feeds = [by_meter.get((meter.meter_id, bucket)) for meter in group.meters]
+            under = used.get((n, bucket))
+            if under and _row(group, bucket, feeds, under, None, pue, asked, 0)["reconciles"] is False:
+                short_us[group.nodes[0].node_id, bucket] = under.whole_us or 0
     found = []
     for n, (group, parts) in enumerate(zip(wanted, inner, strict=True)):
         for bucket in sorted(set().union(*(buckets[meter.meter_id] for meter in group.meters))):
             feeds = [by_meter.get((meter.meter_id, bucket)) for meter in group.meters]
             inner_mj = _energy(parts, by_meter, bucket)
-            found.append(_row(group, bucket, feeds, used.get((n, bucket)), inner_mj, pue, asked))
+            wrong_us = sum(short_us.get((node.node_id, bucket), 0) for node in group.nodes) if short_us else 0
+            found.append(_row(group, bucket, feeds, used.get((n, bucket)), inner_mj, pue, asked, wrong_us))
     return sorted(found, key=lambda row: row["time"])
 
 
@@ -133,6 +150,7 @@ def _row(
     inner_mj: int | None,
     pue: History,
     asked: Window,
+    wrong_us: int,
 ) -> dict[str, Any]:
     energy_mj = sum(feed.energy_mj for feed in feeds if feed)
     estimated_mj = sum(feed.estimated_mj for feed in feeds if feed)
@@ -140,7 +158,7 @@ def _row(
     end = min(bucket + asked.step, asked.end) if asked.step else asked.end
     covered_us = min(feed.covered_us if feed else 0 for feed in feeds)
     coverage = min(1.0, covered_us / max(1, (end - begin) // dt.timedelta(microseconds=1)))
-    there = _Below.of(group, used)
+    there = _Below.of(group, used, wrong_us)
     steps_mj = sum(feed.step_mj or 0 for feed in feeds if feed)
     compared = min(1.0, covered_us / there.metered_us) if there.metered_us else 0.0
     reconciles, reason = _judged(group, energy_mj, coverage, compared, steps_mj, there)
@@ -179,7 +197,7 @@ class _Below:
     """What was used below a group; None where nothing was read.
 
     `coverage`: of its accelerators, or of its hosts where it has none. `whole`: share of the node time in which all of
-    the node was measured.
+    the node was measured, by a chassis that is not below its parts.
     """
 
     metered_us: int
@@ -194,7 +212,7 @@ class _Below:
         return sum(known) if known else None
 
     @classmethod
-    def of(cls, group: Group, used: Below | None) -> _Below:
+    def of(cls, group: Group, used: Below | None, wrong_us: int) -> _Below:
         if used is None or not group.nodes:
             return cls(used.metered_us if used else 0, None, None, None, 0.0)
         # The rest of a node is made of its chassis: a chassis is compared with what is measured beside it.
@@ -208,7 +226,7 @@ class _Below:
             accelerator_mj=used.accelerator_mj,
             host_mj=sum(known) if known else None,
             coverage=min(1.0, ((used.board_us if boards else used.host_us) or 0) / time_us),
-            whole=min(1.0, (used.whole_us or 0) / max(1, used.metered_us * len(group.nodes))),
+            whole=min(1.0, max(0, (used.whole_us or 0) - wrong_us) / max(1, used.metered_us * len(group.nodes))),
         )
 
 

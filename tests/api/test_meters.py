@@ -15,7 +15,7 @@ from support.meters import MINUTE, START, WATT, Counters, ask, close, labelled, 
 from support.two_teams import key_for
 from wattmill_api.overview.meters import meters
 from wattmill_api.view import read
-from wattmill_collector.wire import MeterReading, Reading
+from wattmill_collector.wire import HostReading, MeterReading, Reading
 
 
 @pytest.fixture
@@ -210,6 +210,35 @@ def test_metrics_show_what_meters_counted(connection: psycopg.Connection[Any], c
     close(connection, node)
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("wattmill_meter")]
     assert lines == ['wattmill_meter_energy_joules_total{level="rack",meter="pdu",site="hall"} 210000.0']
+
+
+@pytest.mark.parametrize(("second_w", "whole"), [(700, 0.0), (1_000, 0.5)])
+def test_a_chassis_below_its_boards_measures_nothing_whole(
+    connection: psycopg.Connection[Any], client: TestClient, second_w: int, whole: float
+) -> None:
+    """Two nodes of 750 W in parts; a chassis that says 700 W is wrong, so the rack above may miss fans and supplies."""
+    nodes, count = [labelled("n1", rack="r1"), labelled("n2", rack="r1")], Counters()
+    for node, chassis_w in zip(nodes, (700, second_w), strict=True):
+        name = node.header.name
+        node.board(f"GPU-{name}")
+        for tick in range(61):
+            moved = min(tick, 1)
+            readings: list[Reading] = [
+                HostReading(
+                    domain="chassis", epoch=5, energy_uj=1000 * count(f"{name} chassis", moved * chassis_w * WATT)
+                ),
+                HostReading(domain="package-0", epoch=5, energy_uj=1000 * count(f"{name} cpu", moved * 150 * WATT)),
+            ]
+            if node is nodes[0]:
+                readings.append(count.meter("pdu", moved * 2_200 * WATT))
+            node.tick(seconds=10 * moved, energy={f"GPU-{name}": moved * 600 * WATT}, host=readings)
+    close(connection, *nodes)
+    rows = {row["meter"]: row for row in ask(client, 10)}
+    assert (rows["n1"]["reconciles"], rows["n1"]["whole_ratio"]) == (False, 0.0)
+    assert (rows["n2"]["reconciles"], rows["n2"]["whole_ratio"]) == (second_w == 1_000, float(second_w == 1_000))
+    assert rows["pdu"]["whole_ratio"] == whole
+    assert (rows["pdu"]["reconciles"], rows["pdu"]["reason"]) == (True, None)  # 20 % or more missing, within a half
+    assert ask(client, 10, level="rack") == [rows["pdu"]]  # whatever else is asked for
 
 
 # -- who sees them ----------------------------------------------------------------------------------------------------

@@ -117,14 +117,14 @@ def sglang(s: State) -> str:
             for mode, value in (
                 ("prefill_compute", s.input - s.cached),
                 ("prefill_cache", s.cached),
-                ("decode", s.output - s.finished if s.ranks == 1 else s.output),  # the prefill samples the first token
+                ("decode", s.output - s.finished),  # the prefill samples the first token
             ):
                 if value:
                     page.append(f'sglang:realtime_tokens_total{{{at},mode="{mode}"}} {float(value)}')
     at = f'model_name="{s.model}",engine_type="unified"'
     if s.finished:
         page += [
-            f"sglang:num_requests_total{{{at}}} {float(s.finished)}",
+            f"sglang:num_requests_total{{{at}}} {float(s.finished * s.ranks)}",  # of all ranks
             f"sglang:prompt_tokens_total{{{at}}} {float(s.input)}",
             f"sglang:generation_tokens_total{{{at}}} {float(s.output)}",
         ]

@@ -20,6 +20,7 @@ MOST_BOARD_MINUTES = 100_000
 LONGEST = 6 * HOUR
 MOST_ISLANDS = 50_000
 SHOWN = 8
+MOST_TOLD = 10
 SILENT_TICKS = 3
 
 
@@ -43,11 +44,24 @@ class Silent:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What the agent of a node says, in its words, or of `what` for which `reason`."""
+
+    node: str
+    site: str
+    what: str
+    reason: str
+    detail: str | None
+    since: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Quality:
     """Of `start` to `end`, the last part of the range. `distrusted`: readings that contradicted their counter.
 
-    `gaps`, `silent` and `unread` are the worst, or first, of their counts. `unread`: targets of engines that can't be
-    read or understood. `age`: of the newest reading of all.
+    `gaps`, `silent`, `unread` and `told` are the worst, or first, of their counts. `unread`: targets of engines that
+    can't be read or understood; `told`: what else an agent could not read or explain, the longest first. `age`: of the
+    newest reading of all.
     """
 
     start: dt.datetime
@@ -60,6 +74,8 @@ class Quality:
     silent_count: int
     unread: tuple[Mapping[str, Any], ...]
     unread_count: int
+    told: tuple[Told, ...]
+    told_count: int
     age: dt.timedelta | None
 
 
@@ -92,6 +108,7 @@ def quality(
         if view.now - node["last_seen"] > max(MINUTE, SILENT_TICKS * dt.timedelta(microseconds=node["interval_us"]))
     ]
     silent.sort(key=lambda each: each.last_seen)
+    told = _told(view, nodes)
     unread = query.unread(connection, view.filters, view.now, MOST_ISLANDS)
     expected_us = sum(item.expected_us for item in covered)
     return Quality(
@@ -105,5 +122,26 @@ def quality(
         silent_count=len(silent),
         unread=tuple(unread[:SHOWN]),
         unread_count=len(unread),
+        told=tuple(told[:MOST_TOLD]),
+        told_count=len(told),
         age=max((view.now - max(node["last_seen"] for node in nodes)), dt.timedelta(0)) if nodes else None,
     )
+
+
+def _told(view: View, nodes: Sequence[Mapping[str, Any]]) -> list[Told]:
+    """What agents say of anything but engines, which have a line of their own; of single boards where a view is so."""
+    boards = view.filters["accelerator"]
+    told = [
+        Told(
+            node=node["name"],
+            site=node["site"],
+            what=f"{said['subject']} {said['id']}".rstrip(),
+            reason=said["reason"],
+            detail=said["detail"],
+            since=dt.datetime.fromisoformat(said["since"]),
+        )
+        for node in nodes
+        for said in node["told"]
+        if said["subject"] != "engine" and (not boards or (said["subject"] == "accelerator" and said["id"] in boards))
+    ]
+    return sorted(told, key=lambda each: (each.since, each.site, each.node, each.what))

@@ -18,6 +18,24 @@ _HELD = {
 _OWNER = {"workload": "chat-qwen3-32b", "model": "qwen3-32b", "team": "search"}
 _TARGET = "http://127.0.0.1:8000/metrics"
 _UUID = "GPU-5d3b3c1e-0a4f-4c7e-9f0e-3a1c2b4d5e6f"
+_HELD_BY_NOBODY = {
+    "subject": "accelerator",
+    "id": _UUID,
+    "reason": "no_endpoint",
+    "detail": "the board is held by process 4242 (VLLM::Worker_TP, started 2026-03-02T00:20:00Z), of no engine that is"
+    " read: name its page under `engines:`, or the workload it works for under `workers:`; if its server is gone, end"
+    " it",
+    "since": "2026-03-02T00:20:00Z",
+    "last_seen": "2026-03-02T11:00:00Z",
+}
+_NOT_A_METER = {
+    "subject": "meter",
+    "id": "rack-12",
+    "reason": "connection_refused",
+    "detail": None,
+    "since": "2026-03-02T10:58:00Z",
+    "last_seen": "2026-03-02T11:00:00Z",
+}
 _FINDING = {
     "id": 42,
     "kind": "idle-loaded",
@@ -443,6 +461,7 @@ EXAMPLES: dict[str, Any] = {
                 "accelerators": 8,
                 "engines": 4,
                 "host_sources": {"package-0": "rapl", "package-1": "rapl"},
+                "told": [_HELD_BY_NOBODY, _NOT_A_METER],
             }
         ],
         "next_cursor": None,
@@ -463,6 +482,7 @@ EXAMPLES: dict[str, Any] = {
                 "power_limit_mw": 700_000,
                 **_SEEN,
                 "placements": [{"engine": _TARGET, **_OWNER, "share": None, **_HELD}],
+                "told": [_HELD_BY_NOBODY],
             }
         ],
         "next_cursor": None,

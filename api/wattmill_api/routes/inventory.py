@@ -43,6 +43,17 @@ class SiteModel(BaseModel):
     last_seen: dt.datetime | None
 
 
+class ToldModel(BaseModel):
+    """What the agent of a node could not read or explain, as it said itself: now or in the last three minutes."""
+
+    subject: str = Field(description="accelerator, engine, host, meter, gateway or batch.")
+    id: str = Field(description="UUID, target, domain or name; empty: all of them.")
+    reason: str = Field(description="not_understood, no_endpoint, timeout, … as the agent says it.")
+    detail: str | None = Field(description="One sentence on that.")
+    since: dt.datetime = Field(description="When it began, as far as the last hour tells.")
+    last_seen: dt.datetime = Field(description="When it was said last.")
+
+
 class NodeModel(BaseModel):
     name: str
     site: str
@@ -56,6 +67,7 @@ class NodeModel(BaseModel):
     accelerators: int
     engines: int
     host_sources: dict[str, str] = Field(description="What reads each energy domain of the host, where that was said.")
+    told: list[ToldModel] = Field(description="What its agent could not read or explain; the newest 50.")
 
 
 class PlacementModel(BaseModel):
@@ -96,6 +108,7 @@ class AcceleratorModel(BaseModel):
     first_seen: dt.datetime
     last_seen: dt.datetime
     placements: list[PlacementModel]
+    told: list[ToldModel] = Field(description="What its node's agent could not read of it or explain: who holds it, …")
 
 
 class EngineModel(BaseModel):

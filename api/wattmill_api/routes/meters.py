@@ -60,7 +60,9 @@ class MeterRow(BaseModel):
     ratio: float | None = Field(description="Accelerators and hosts below over energy_mj.")
     coverage: float = Field(description="Share of the time since its first reading that the meter was read.")
     below_coverage: float | None = Field(description="The same of the accelerators below.")
-    whole_ratio: float = Field(description="Share of the nodes' time in which all of the node was measured.")
+    whole_ratio: float = Field(
+        description="Share of the nodes' time in which all of the node was measured, by a chassis that reconciles."
+    )
     reconciles: bool | None = Field(description="Whether both agree (docs/scopes.md); null when that can't be told.")
     reason: str | None = Field(description="Why not, or why that can't be told.")
     measured_pue: float | None = Field(description="Facility energy over what is below, where both are covered.")
@@ -145,11 +147,13 @@ def compared(
     needed = {meter.meter_id for group in wanted for meter in group.meters}
     inner = meters.inside(wanted, every)
     needed |= {meter.meter_id for parts in inner for part in parts for meter in part.meters}
+    chassis = meters.chassis(wanted, every)
+    needed |= {meter.meter_id for group in chassis for meter in group.meters}
     counted = store.counted(connection, asked, sorted(needed))
     below = store.below(
         connection,
         asked,
-        [[meter.meter_id for meter in group.meters] for group in wanted],
-        [[node.node_id for node in group.nodes] for group in wanted],
+        [[meter.meter_id for meter in group.meters] for group in (*wanted, *chassis)],
+        [[node.node_id for node in group.nodes] for group in (*wanted, *chassis)],
     )
-    return meters.rows(wanted, inner, counted, below, prices.load(connection).pue, asked)
+    return meters.rows(wanted, inner, counted, below, prices.load(connection).pue, asked, chassis)

@@ -294,7 +294,8 @@ ORDER BY s.name, n.name, e.target, e.series
 
 -- name: absences
 -- Why something was not read, merged while the reason stays the same for ten minutes and less between two notes.
-SELECT a.node_id, a.subject, a.id, a.reason, max(a.detail) AS detail, min(a.start_time) AS start_time, max(a.time) AS end_time
+SELECT a.node_id, a.subject, a.id, a.reason,
+       CASE WHEN a.reason = ANY(%(wordless)s) THEN '' ELSE max(a.detail) END AS detail, min(a.start_time) AS start_time, max(a.time) AS end_time
 FROM (
     SELECT b.*, sum(CASE WHEN b.apart THEN 1 ELSE 0 END) OVER (
         PARTITION BY b.node_id, b.subject, b.id, b.reason ORDER BY b.time
@@ -430,25 +431,78 @@ WHERE s.site_id > %(after)s AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site
 ORDER BY s.site_id
 LIMIT %(limit)s
 
--- name: nodes
+-- name: told
+-- A part of `nodes` and `accelerators`: what the agents of a page's nodes say now that they could not read or explain,
+-- each subject and reason once. An agent repeats what stands every minute; a node silent for an hour says nothing now.
+-- Words are looked up last, by the key: sorted with the rest they would cost more than all of it.
 SELECT
-    n.node_id AS cursor, n.name, s.name AS site, n.labels, NULLIF(n.boot_id, '') AS boot_id,
+    c.node_id, c.subject, c.id, c.reason, c.since, c.last_seen, c.place,
+    (
+        SELECT NULLIF(a.detail, '') FROM absence a
+        WHERE a.time = c.last_seen AND a.time >= %(told_start)s AND a.time < %(end)s
+            AND a.node_id = c.node_id AND a.subject = c.subject AND a.id = c.id AND a.reason = c.reason
+            AND c.reason <> ALL(%(wordless)s)
+    ) AS detail
+FROM (
+    SELECT s.*, row_number() OVER (PARTITION BY node_id ORDER BY s.last_seen DESC, subject, id, reason) AS place
+    FROM (
+        SELECT node_id, subject, id, reason, min(start_time) AS since, max(time) AS last_seen
+        FROM absence
+        WHERE time >= %(told_start)s AND time < %(end)s AND node_id IN (SELECT node_id FROM page)
+        GROUP BY node_id, subject, id, reason
+    ) s
+    JOIN node n USING (node_id)
+    WHERE s.last_seen >= n.last_seen - GREATEST(interval '3 minutes', 3 * n.interval_us * interval '1 microsecond')
+) c
+
+-- name: nodes
+WITH page AS (
+    SELECT n.*, s.name AS site
+    FROM node n
+    JOIN site s USING (site_id)
+    WHERE n.node_id > %(after)s
+        AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    ORDER BY n.node_id
+    LIMIT %(limit)s
+), told AS (
+    {told}
+)
+SELECT
+    n.node_id AS cursor, n.name, n.site, n.labels, NULLIF(n.boot_id, '') AS boot_id,
     NULLIF(n.agent_version, '') AS agent_version, n.interval_us, n.simulated, n.first_seen, n.last_seen,
     (SELECT count(*) FROM accelerator a WHERE a.node_id = n.node_id)::int AS accelerators,
     (SELECT count(*) FROM engine e WHERE e.node_id = n.node_id)::int AS engines,
     (SELECT COALESCE(jsonb_object_agg(h.domain, h.source), jsonb_build_object()) FROM host_domain h WHERE h.node_id = n.node_id)
-        AS host_sources
-FROM node n
-JOIN site s USING (site_id)
-WHERE n.node_id > %(after)s
-    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
-    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+        AS host_sources,
+    COALESCE(t.told, '[]') AS told
+FROM page n
+LEFT JOIN (
+    SELECT node_id, jsonb_agg(jsonb_build_object(
+        'subject', subject, 'id', id, 'reason', reason, 'detail', detail, 'since', since, 'last_seen', last_seen
+    ) ORDER BY place) AS told
+    FROM told
+    WHERE place <= 50
+    GROUP BY node_id
+) t USING (node_id)
 ORDER BY n.node_id
-LIMIT %(limit)s
 
 -- name: accelerators
+WITH page AS (
+    SELECT a.*, n.name AS node, s.name AS site, n.labels, n.simulated
+    FROM accelerator a
+    JOIN node n USING (node_id)
+    JOIN site s USING (site_id)
+    WHERE a.accelerator_id > %(after)s
+        AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+        AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    ORDER BY a.accelerator_id
+    LIMIT %(limit)s
+), told AS (
+    {told}
+)
 SELECT
-    a.accelerator_id AS cursor, a.uuid, n.name AS node, s.name AS site, n.labels, n.simulated, a.device_index AS index,
+    a.accelerator_id AS cursor, a.uuid, a.node, a.site, a.labels, a.simulated, a.device_index AS index,
     NULLIF(a.model, '') AS model, NULLIF(a.vendor, '') AS vendor, NULLIF(a.source, '') AS source, a.memory_total_bytes,
     a.power_limit_mw, a.first_seen, a.last_seen,
     COALESCE((
@@ -462,15 +516,18 @@ SELECT
         JOIN engine e USING (engine_id)
         JOIN workload w USING (workload_id)
         WHERE e.node_id = a.node_id AND a.accelerator_id = ANY(p.accelerator_ids)
-    ), '[]') AS placements
-FROM accelerator a
-JOIN node n USING (node_id)
-JOIN site s USING (site_id)
-WHERE a.accelerator_id > %(after)s
-    AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
-    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+    ), '[]') AS placements,
+    COALESCE(t.told, '[]') AS told
+FROM page a
+LEFT JOIN (
+    SELECT node_id, id AS uuid, jsonb_agg(jsonb_build_object(
+        'subject', subject, 'id', id, 'reason', reason, 'detail', detail, 'since', since, 'last_seen', last_seen
+    ) ORDER BY place) AS told
+    FROM told
+    WHERE subject = 'accelerator' AND id <> ''
+    GROUP BY node_id, id
+) t USING (node_id, uuid)
 ORDER BY a.accelerator_id
-LIMIT %(limit)s
 
 -- name: engines
 -- Engines, and after them the targets that an agent names and never could read. The state is what the newest absence

@@ -25,7 +25,8 @@ class Placement:
 
     `shares_ppm`: the part of each board that is its alone; empty: all of each, or to be divided by the service.
     `doubt`: why it is nowhere, or not on all of its boards, though one is known. `alone`: nobody else is on what it
-    holds. `pids`: its processes on boards.
+    holds. `pids`: its processes on boards. `guessed`: it holds several boards together with other engines behind its
+    target, and nobody says which is whose.
     """
 
     accelerators: tuple[str, ...] = ()
@@ -36,22 +37,26 @@ class Placement:
     doubt: str = dataclasses.field(default="", compare=False)
     alone: bool = dataclasses.field(default=True, compare=False)
     pids: frozenset[int] = dataclasses.field(default=frozenset(), compare=False)
+    guessed: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def confidence(self) -> str:
         """How far it is to be trusted: high, medium or low; "" when it is nowhere."""
         if not self.method:
             return ""
-        if self.share_by == "processes" or not (self.alone or self.share_by == "configured"):
+        if self.guessed or self.share_by == "processes" or not (self.alone or self.share_by == "configured"):
             return "low"
         return "medium" if self.method == "exclusive" or self.share_by in ("mig", "replicas") else "high"
 
     def part(self, nth: int, of: int) -> Placement:
         """That of the `nth` of several engines behind one target: what is its alone is divided equally."""
-        if of == 1 or not self.shares_ppm:
+        if of == 1:
             return self
+        guessed = len(self.accelerators) > 1
+        if not self.shares_ppm:
+            return dataclasses.replace(self, guessed=guessed)
         shares = tuple(divided(share, [1] * of)[nth] for share in self.shares_ppm)
-        return dataclasses.replace(self, shares_ppm=shares, alone=False)
+        return dataclasses.replace(self, shares_ppm=shares, alone=False, guessed=guessed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

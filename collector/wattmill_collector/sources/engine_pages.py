@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from wattmill_collector.catalogue import Histogram
+from wattmill_collector.sources.engine_divided import Among, Cell, Standing, begin_again, cells, divided_among
 from wattmill_collector.sources.engine_histograms import Buckets, HistogramReader, latencies
 from wattmill_collector.sources.engine_numbers import LIMITS, RATIO_FIELDS, counted, ratio
 from wattmill_collector.sources.engine_series import Key, choose, grouped, own, role_of, whole
@@ -25,7 +26,7 @@ from wattmill_collector.sources.engine_tables import (
     Variant,
     recognise,
 )
-from wattmill_collector.sources.engine_totals import Layout, Sums, layout_of, plain_sums
+from wattmill_collector.sources.engine_totals import Layout, Sums, layout_of, part_key, plain_sums
 from wattmill_collector.sources.engine_unknown import NotUnderstoodError, refusal
 from wattmill_collector.sources.promtext import PageReader, ParseError, Series, split_line, unescape_json, value_text
 from wattmill_collector.wire import MAX_KEY_BYTES
@@ -62,7 +63,7 @@ class EngineValues:
 class _Recipe:
     """Where one engine's values stand: its counters as sums, for each gauge the places in the list of printed values.
 
-    Of a ratio the places below the line are apart.
+    Of a ratio the places below the line are apart. `peers`: the engines with which it divides a counter.
     """
 
     key: Key
@@ -72,16 +73,7 @@ class _Recipe:
     tokens_move: str
     counters: Layout
     gauges: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
-
-
-@dataclasses.dataclass(slots=True)
-class _Standing:
-    """What is remembered of one engine from reading to reading."""
-
-    counters: Sums = dataclasses.field(default_factory=Sums)
-    latencies: Sums = dataclasses.field(default_factory=Sums)
-    seen_us: int | None = None
-    since_us: int | None = None
+    peers: frozenset[Key]
 
 
 class EnginePage:
@@ -102,7 +94,8 @@ class EnginePage:
         self._start_place: int | None = None
         self._variant: Variant | None = None
         self._chosen: dict[str, Alternative] = {}
-        self._standings: dict[Key, _Standing] = {}
+        self._standings: dict[Key, Standing] = {}
+        self._among: Among = {}
 
     def scan(self, page: bytes, *, with_histograms: bool = True) -> None:
         """Take in a page: afterwards `kind` and `process_start` (as printed, empty if there is none) are known.
@@ -142,6 +135,7 @@ class EnginePage:
         self._chosen = {}
         self._planned = None
         self._standings = {}
+        self._among = {}
         if self._histograms is not None:
             self._histograms.forget()
 
@@ -167,37 +161,53 @@ class EnginePage:
             if buckets is None:
                 assert self.kind is not None
                 unread = [(field, "not_understood") for field in self.kind.histograms]
+        read = [counted([self._texts[place] for place in recipe.counters.places]) for recipe in self._recipes]
+        lying: set[Key] = set()
+        for nth, recipe in enumerate(self._recipes):
+            if self._would_lie(recipe, read[nth][0], buckets[nth] if buckets else None):
+                lying |= {recipe.key, *recipe.peers}
+        for key in lying:
+            self._standings[key].begin()
         return [
-            self._values_of(recipe, buckets[nth] if buckets else None, unread, time_us)
+            self._values_of(recipe, *read[nth], buckets[nth] if buckets else None, unread, time_us)
             for nth, recipe in enumerate(self._recipes)
         ]
 
-    def _values_of(
-        self, recipe: _Recipe, buckets: Buckets | None, unread: list[tuple[str, str]], time_us: int
-    ) -> EngineValues:
-        texts, layout = self._texts, recipe.counters
-        standing = self._standings.setdefault(recipe.key, _Standing())
-        numbers, wrong = counted([texts[place] for place in layout.places])
-        lies = standing.counters.would_lie(layout, numbers)
+    def _would_lie(self, recipe: _Recipe, numbers: Sequence[int | None], buckets: Buckets | None) -> bool:
+        standing = self._standings.setdefault(recipe.key, Standing())
+        lies = standing.counters.would_lie(recipe.counters, numbers)
         if standing.counters.is_new():
             standing.latencies = Sums()
-        if lies or (buckets is not None and standing.latencies.would_lie(buckets.layout, buckets.numbers)):
-            standing.counters.begin()
-            standing.latencies.begin()
-            standing.since_us = (standing.seen_us or 0) + 1
+        return lies or (buckets is not None and standing.latencies.would_lie(buckets.layout, buckets.numbers))
+
+    def _values_of(
+        self,
+        recipe: _Recipe,
+        numbers: Sequence[int | None],
+        wrong: Sequence[str],
+        buckets: Buckets | None,
+        unread: list[tuple[str, str]],
+        time_us: int,
+    ) -> EngineValues:
+        texts, layout, standing = self._texts, recipe.counters, self._standings[recipe.key]
         sums = standing.counters.take(layout, numbers) or plain_sums(layout, numbers)
         values: dict[str, int | float | Histogram | None] = {}
         faults: list[tuple[str, str]] = []
-        for field, total, (start, end) in zip(layout.cells, sums, layout.slices(), strict=True):
-            assert isinstance(field, str)
+        for cell, total, (start, end) in zip(layout.cells, sums, layout.slices(), strict=True):
+            assert isinstance(cell, Cell)
+            field, so_far = cell.field, values.get(cell.field, 0)
+            if so_far is None:
+                continue
+            assert isinstance(so_far, int)
             fault = next((w for w in wrong[start:end] if w), "") if wrong else ""
-            if total is not None and total > LIMITS[field]:
+            counted_here = None if total is None else so_far + cell.share(total)
+            if counted_here is not None and counted_here > LIMITS[field]:
                 fault = "out_of_range"
             elif self._cut_family and any(t.name == self._cut_family for t in self._chosen[field].terms):
                 fault = "cut_off"
             if fault:
                 faults.append((field, fault))
-            values[field] = None if fault else total
+            values[field] = None if fault else counted_here
         for field, over, under in recipe.gauges:
             value, fault = _gauge(texts, field, over, under)
             if fault:
@@ -246,6 +256,13 @@ class EnginePage:
         gone = [key for key in self._standings if key not in self._engines]
         for key in gone[: max(0, len(self._standings) - 2 * MAX_ENGINES)]:
             del self._standings[key]
+        among = {
+            part_key(series[place]): keys
+            for field, found in matches.items()
+            for place, keys in divided_among(self._chosen[field], self._engines, found).items()
+        }
+        begin_again(self._standings, self._among, among)
+        self._among |= among
         return tuple(self._recipe(key, kind, replicas, matches) for key in self._engines)
 
     def _replicas(self) -> tuple[str, ...]:
@@ -270,20 +287,19 @@ class EnginePage:
             if value is not None
         )
         moving = next((f for f in ("output_tokens", "input_tokens") if f in self._chosen), "")
-        counters: list[tuple[str, list[int]]] = []
+        counters: list[tuple[Cell, list[int]]] = []
         gauges: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         for field, found in matches.items():
             way = self._chosen[field]
             over = len(way.terms)
+            if field in COUNTER_FIELDS:
+                counters += cells(field, way, key, self._engines, found)
+                continue
             where = own(
                 key, self._engines, {k: [p for part in parts[:over] for p in part] for k, parts in found.items()}
             )
             under = own(key, self._engines, {k: parts[over] for k, parts in found.items()}) if way.per else None
-            if where is None and not way.lazy:
-                continue
-            if field in COUNTER_FIELDS:
-                counters.append((field, where or []))
-            else:
+            if where is not None or way.lazy:
                 gauges.append((field, tuple(where or ()), tuple(under or ())))
         places = {p for _, where in counters for p in where} | {p for _, where, _ in gauges for p in where}
         return _Recipe(
@@ -294,6 +310,7 @@ class EnginePage:
             self._chosen[moving].moves if moving else "",
             layout_of(counters, all_series),
             tuple(gauges),
+            frozenset(k for among in self._among.values() if key in among for k in among if k in self._engines),
         )
 
 

@@ -1,7 +1,8 @@
 """Which series of a page belong to which of the engines behind it. Pure.
 
 Labels decide: those of a kind's `replicas`, and the model, make an engine; those of its `copies` repeat one engine's
-work, and the lowest is kept; all others are parts to be added up.
+work, and the lowest is kept; all others are parts to be added up. A series with fewer labels than the engines have
+belongs to the only one that it fits, or to none; `engine_divided` has those that are divided.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def grouped(
 
 def whole(keys: Sequence[Key]) -> list[Key]:
     """The keys that name one engine fully: none of the others says more."""
-    return [key for key in keys if sum(_fits(key, other) for other in keys) == 1]
+    return [key for key in keys if sum(fits(key, other) for other in keys) == 1]
 
 
 def own(key: Key, engines: Sequence[Key], found: Mapping[Key, list[int]]) -> list[int] | None:
@@ -59,7 +60,7 @@ def own(key: Key, engines: Sequence[Key], found: Mapping[Key, list[int]]) -> lis
     places = [
         place
         for one, where in found.items()
-        if one == key or (_fits(one, key) and sum(_fits(one, other) for other in engines) == 1)
+        if one == key or (fits(one, key) and sum(fits(one, other) for other in engines) == 1)
         for place in where
     ]
     return places or None
@@ -91,6 +92,6 @@ def _key(series: Series, model_labels: Sequence[str], replicas: Sequence[str]) -
     return model, *(series.labels.get(label) for label in replicas)
 
 
-def _fits(key: Key, other: Key) -> bool:
+def fits(key: Key, other: Key) -> bool:
     """Whether `other` may be the engine that a series with the labels `key` speaks of."""
     return all(a is None or a == b for a, b in zip(key, other, strict=True))

@@ -145,6 +145,7 @@ def _reading(
 ) -> EngineReading:
     about, evidence = target.about or About(), target.evidence or Evidence()
     settings = target.settings
+    is_timed = activity_ppm is not None and placement.method and not placement.guessed
     model = settings.model or (names.model if names else "") or one.model or about.model
     return EngineReading(
         target=settings.target,
@@ -156,7 +157,7 @@ def _reading(
         team=settings.team or (names.team if names else ""),
         accelerators=placement.accelerators,
         method=placement.method,
-        confidence="medium" if activity_ppm is not None and placement.method else placement.confidence,
+        confidence="medium" if is_timed else placement.confidence,
         accelerator_shares_ppm=placement.shares_ppm,
         share_by=placement.share_by,
         role=role,

@@ -14,6 +14,7 @@ process, whose falls are the service's to judge: a reason for which requests fin
   from there, or from zero if it is lower.
 - A field of one series alone is never judged here.
 - What could not be read is caught up with when it can be read again.
+- What several engines divide among them begins again for all of them together, and whenever they become more or fewer.
 
 An agent that is started again forgets all this and shows the plain sum under the process's own epoch. The service takes
 that for a baseline: what was counted between two readings is lost, and nothing is counted twice. Not promised: of an
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from wattmill_collector.sources.epochs import epoch_of
 from wattmill_collector.sources.promtext import Series
@@ -64,15 +65,16 @@ def layout_of(cells: Sequence[tuple[Hashable, Sequence[int]]], series: Sequence[
     ends: list[int] = []
     for _, where in cells:
         ends.append((ends[-1] if ends else 0) + len(where))
-    keys = tuple(_key(series[place], "") for place in places)
-    lives = tuple(_key(series[place], "le") for place in places)
+    keys = tuple(part_key(series[place]) for place in places)
+    lives = tuple(part_key(series[place], without="le") for place in places)
     plain = all(len(where) == 1 for _, where in cells)
     everywhere = set.intersection(*({label for label, _ in labels} for _, labels in lives)) if lives else set()
     processes = frozenset(tuple(pair for pair in labels if pair[0] in everywhere) for _, labels in lives)
     return Layout(tuple(cell for cell, _ in cells), tuple(ends), places, keys, lives, plain, processes)
 
 
-def _key(series: Series, without: str) -> PartKey:
+def part_key(series: Series, *, without: str = "") -> PartKey:
+    """The name of a part: that of its series, with all labels but one."""
     return series.name, tuple(sorted((k, v) for k, v in series.labels.items() if k != without))
 
 
@@ -124,8 +126,21 @@ class Sums:
 
     def begin(self) -> None:
         """Count from here on, series by series; what follows is a difference to the last reading."""
-        if self._totals is None:
-            self._totals = {}
+        self._totals = {}
+
+    def last(self) -> dict[PartKey, int | None]:
+        """What the parts stood at when they were read last, None for what could never be read."""
+        known: dict[PartKey, int | None] = dict(self._held)
+        if self._layout is not None:
+            known.update(zip(self._layout.keys, self._numbers, strict=True))
+        return known
+
+    def learn(self, stood: Mapping[PartKey, int]) -> None:
+        """Take over what parts stood at that others have read."""
+        self._held.update(stood)
+        if self._layout is not None:
+            numbers = zip(self._layout.keys, self._numbers, strict=True)
+            self._numbers = [stood.get(key, number) for key, number in numbers]
 
     def take(self, layout: Layout, numbers: Sequence[int | None]) -> list[int | None] | None:
         """Take in a reading: the sums as they are to be shown, None where a part can't be read; None for the plain."""
@@ -136,9 +151,7 @@ class Sums:
             else:
                 self._numbers = list(numbers)
             return None
-        known: dict[PartKey, int | None] = dict(self._held)
-        if self._layout is not None:
-            known.update(zip(self._layout.keys, self._numbers, strict=True))
+        known = self.last()
         shown: list[int | None] | None = None
         if totals is not None:
             shown = []

@@ -108,6 +108,7 @@ def test_an_engine_over_two_instances_and_another_board(tree: ProcessTree) -> No
 def test_an_instance_that_is_configured(tree: ProcessTree, names: tuple[str, ...]) -> None:
     placed = lay_out([Seat("e", names)], (mig((3, None), (2, None), (2, None)),), tree.table).engines["e"]
     assert placed == Placement(("GPU-a",), "configured", (), (285_714,), "mig")
+    assert placed.confidence == "medium"
 
 
 def test_an_instance_that_is_not_there_is_missing(tree: ProcessTree) -> None:

@@ -234,3 +234,25 @@ def test_an_engine_whose_part_is_not_known_says_so(source: Make, engine: FakeEng
     said = [(r.id, r.reason) for r in readings if isinstance(r, AbsenceReading)]
     assert said == [(engine.url, "placement_unknown")]
     assert [r.accelerators for r in engines(readings)] == [()]
+
+
+@pytest.mark.parametrize(("ranks", "count", "confidence"), [(1, 2, "high"), (2, 1, "high"), (2, 2, "low")])
+def test_which_of_several_engines_holds_which_of_several_boards_is_a_guess(
+    source: Make, ranks: int, count: int, confidence: str
+) -> None:
+    with FakeEngine("vllm", ranks=ranks) as behind:
+        found = engines(
+            source(EngineSettings(behind.url, accelerators=("0", "1")[:count]), boards=BOARDS).read(START_US)
+        )
+    assert [(r.accelerators, r.method, r.confidence) for r in found] == [
+        (("GPU-a", "GPU-b")[:count], "configured", confidence)
+    ] * ranks
+
+
+def test_how_busy_they_are_together_does_not_say_which_board_is_whose(source: Make, engine: FakeEngine) -> None:
+    boards = tuple(Board(name, nth, (os.getpid(),)) for nth, name in enumerate(("GPU-a", "GPU-b")))
+    with FakeEngine("vllm", process_start=1_764_030_000.7, ranks=2) as ranks:
+        one = source(*(EngineSettings(e.url) for e in (engine, ranks)), boards=boards, busy=lambda _: {os.getpid(): 60})
+        found = engines(one.read(START_US))
+    assert [r.activity_ppm for r in found] == [600_000, 300_000, 300_000]
+    assert [r.confidence for r in found] == ["medium", "low", "low"]

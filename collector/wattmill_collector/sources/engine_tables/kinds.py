@@ -17,10 +17,15 @@ PROCESS_START = "process_start_time_seconds"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Term:
-    """Series of one name. `select` keeps the listed values of a label; a series that lacks the label is kept."""
+    """Series of one name. `select` keeps the listed values of a label; a series that lacks the label is kept.
+
+    `divided`: a counter of events that are all alike. One that names no engine is divided among all engines that it
+    fits, in whole numbers; without it such a series is left out, as what it counts is nobody knows whose.
+    """
 
     name: str
     select: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    divided: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ Select = Mapping[str, str | tuple[str, ...]]
 _ALL: Select = {}
 
 
-def term(name: str, select: Select = _ALL) -> Term:
+def term(name: str, select: Select = _ALL, *, divided: bool = False) -> Term:
     """Series of one name with the listed values of some labels."""
-    return Term(name, tuple((label, (value,) if isinstance(value, str) else value) for label, value in select.items()))
+    chosen = tuple((label, (value,) if isinstance(value, str) else value) for label, value in select.items())
+    return Term(name, chosen, divided)
 
 
 def one(

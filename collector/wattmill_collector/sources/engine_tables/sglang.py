@@ -15,7 +15,8 @@ from wattmill_collector.sources.engine_tables.kinds import Alternative, EngineKi
 
 _RANK = {"pp_rank": "0", "priority": ""}
 _REALTIME = "sglang:realtime_tokens_total"
-_FINISHED = "sglang:num_requests_total"
+# Counted by the tokenizer, which knows no rank. Which rank served a request makes no difference to their sum.
+_FINISHED = term("sglang:num_requests_total", divided=True)
 
 
 def _realtime(*modes: str) -> tuple[Alternative, ...]:
@@ -28,7 +29,7 @@ SGLANG = EngineKind(
     replicas=("dp_rank",),
     copies=("tp_rank", "moe_ep_rank"),
     fields={
-        "requests_finished": (one(_FINISHED, moves="end"),),
+        "requests_finished": (Alternative((_FINISHED,), moves="end"),),
         "preemptions": (
             one("sglang:num_retracted_requests_total", _RANK),  # 0.5.7 and later
             one("sglang:total_retracted_reqs", _RANK),  # 0.4.10 to 0.5.1: typed gauge, and rises
@@ -49,7 +50,7 @@ SGLANG = EngineKind(
                 "cached_input_tokens": _realtime("prefill_cache"),
                 "computed_input_tokens": _realtime("prefill_compute"),
                 # the prefill batch samples a request's first token, and decode does not count it
-                "output_tokens": (Alternative((*_realtime("decode")[0].terms, term(_FINISHED)), lazy=True),),
+                "output_tokens": (Alternative((*_realtime("decode")[0].terms, _FINISHED), lazy=True),),
             },
         ),
         Variant(  # counted by the tokenizer, which knows no rank, when a request ends
@@ -77,8 +78,9 @@ SGLANG = EngineKind(
     note=(
         "Since 0.5.7 `realtime_tokens_total` counts at every batch and step. Its decode part lacks the first token of"
         " each request, which the prefill batch samples: so the finished requests are added to it, one token each."
-        " Those know no data-parallel rank; of several ranks the first tokens are missing. Before 0.5.7 tokens count"
-        " when a request ends. Data-parallel ranks are engines of their own; tensor and expert ranks are copies."
+        " Those know no data-parallel rank: they are divided equally among the ranks, in whole numbers that add up to"
+        " their count. Before 0.5.7 tokens count when a request ends. Data-parallel ranks are engines of their own;"
+        " tensor and expert ranks are copies."
         " `engine_type` tells prefill from decode."
     ),
 )
