@@ -433,13 +433,14 @@ LIMIT %(limit)s
 
 -- name: told
 -- A part of `nodes` and `accelerators`: what the agents of a page's nodes say now that they could not read or explain,
--- each subject and reason once. An agent repeats what stands every minute; a node silent for an hour says nothing now.
+-- each subject and reason once. An agent repeats what stands every minute; a node silent for an hour says nothing now
+-- (`end` is an hour from now).
 -- Words are looked up last, by the key: sorted with the rest they would cost more than all of it.
 SELECT
     c.node_id, c.subject, c.id, c.reason, c.since, c.last_seen, c.place,
     (
         SELECT NULLIF(a.detail, '') FROM absence a
-        WHERE a.time = c.last_seen AND a.time >= %(told_start)s AND a.time < %(end)s
+        WHERE a.time = c.last_seen AND a.time >= %(start)s AND a.time < %(end)s
             AND a.node_id = c.node_id AND a.subject = c.subject AND a.id = c.id AND a.reason = c.reason
             AND c.reason <> ALL(%(wordless)s)
     ) AS detail
@@ -448,7 +449,7 @@ FROM (
     FROM (
         SELECT node_id, subject, id, reason, min(start_time) AS since, max(time) AS last_seen
         FROM absence
-        WHERE time >= %(told_start)s AND time < %(end)s AND node_id IN (SELECT node_id FROM page)
+        WHERE time >= %(start)s AND time >= %(end)s - interval '2 hours' AND time < %(end)s AND node_id IN (SELECT node_id FROM page)
         GROUP BY node_id, subject, id, reason
     ) s
     JOIN node n USING (node_id)

@@ -301,7 +301,6 @@ def inventory(
         "now": now,
         "start": now - dt.timedelta(days=1),
         "end": now + dt.timedelta(hours=1),  # clocks of nodes may run ahead
-        "told_start": now - dt.timedelta(hours=1),
         "wordless": _wordless(),
     }
     statement = sql.SQL(_SQL[what]).format(told=sql.SQL(_SQL["told"]))
