@@ -6,7 +6,8 @@ on where the last one was. Differences are taken series by series before they ar
 - A series that vanishes keeps what it stood at; one that comes back goes on from there. One that is new counts from
   zero. But a collector drops series that rest and shows them again, so of its pages a new series is only a baseline.
 - A series that falls is not believed at once. If the next reading goes on from the fallen value, it began again at
-  zero; if it returns, that was a glitch. When every series that had counted fell, and there were two or more, the
+  zero; if it returns, that was a glitch (so a series that began again and passed where it stood within one reading is
+  counted from there only). When every series that had counted fell, and there were two or more, the
   gateway was started again, and that is believed at once.
 - From then on the consumer's total is no longer the plain sum: it begins at zero, at the reading before, under an epoch
   of its own. An agent that forgets all this shows the plain sum under the old epoch, and the service, which knows no

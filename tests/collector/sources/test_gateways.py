@@ -319,7 +319,8 @@ def test_totals_count_every_token_once(data: st.DataObject) -> None:
         for name in counters:
             moved = data.draw(st.integers(0, 9))
             truth[name[0]] += moved
-            began = event == "begin" and name == chosen and counters[name] > 9
+            # One that is back where it stood by the next reading can't be told from a glitch.
+            began = event == "begin" and name == chosen and counters[name] > 2 * 9
             counters[name] = moved if began else counters[name] + moved
         page = {name: (count, 5) for name, count in counters.items() if event != "hide" or name != chosen}
         for reading in gateway.consumers(litellm(page)):
