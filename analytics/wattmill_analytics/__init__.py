@@ -47,6 +47,7 @@ def warm_up() -> None:
         start_us=found.start_us,
         end_us=time_us,
         energy_mj=found.delta,
+        counter_mj=found.delta,
         occupancy=np.zeros(8, np.uint8),
         held_offsets=np.array([0, 1], np.int64),
         held_start_us=zero,

@@ -33,7 +33,8 @@ Interval = tuple[int, int, int, int]
 """(start_us, end_us, energy_mj, occupancy)"""
 
 
-def split(boards: list[tuple[list[Interval], list[Holding]]]) -> Pieces:
+def split(boards: list[tuple[list[Interval], list[Holding]]], counters: list[int] | None = None) -> Pieces:
+    """`counters`: where each interval's counter stood at its begin; without them there are none."""
     intervals = [i for own, _ in boards for i in own]
     holdings = [h for _, held in boards for h in held]
     return attribute(
@@ -41,6 +42,7 @@ def split(boards: list[tuple[list[Interval], list[Holding]]]) -> Pieces:
         start_us=int64s([i[0] for i in intervals]),
         end_us=int64s([i[1] for i in intervals]),
         energy_mj=int64s([i[2] for i in intervals]),
+        counter_mj=int64s(counters or [-1] * len(intervals)),
         occupancy=np.array([i[3] for i in intervals], np.uint8),
         held_offsets=int64s(np.cumsum([0, *(len(held) for _, held in boards)]).tolist()),
         held_start_us=int64s([h.start_us for h in holdings]),
@@ -124,6 +126,38 @@ def test_three_mig_tenants_pay_for_their_slices_whatever_the_others_do() -> None
     tenants = (Holding(0, 10, True, 9, three), Holding(0, 10, False, 0, two), Holding(0, 10, True, 1, also_two))
     found = one((0, 10, 7_000_000, OCCUPIED), *tenants)
     assert found == [(SERVING, 0, 3_000_000, 4), (IDLE_LOADED, 1, 2_000_000, 3), (SERVING, 2, 2_000_000, 3)]
+
+
+@given(
+    st.integers(0, 2**60),
+    st.lists(st.integers(10_000, 700_000), min_size=1, max_size=60),
+    st.permutations([3, 2, 1]),
+)
+def test_along_a_counter_no_tenant_is_off_by_two_millijoules_however_often_the_board_is_read(
+    counter: int, amounts: list[int], slices: list[int]
+) -> None:
+    """One of seven slices is nobody's. Without where the counter stood, each reading could add its own rounding."""
+    stood = [counter + sum(amounts[:i]) for i in range(len(amounts))]
+    intervals = [(10 * i, 10 * i + 10, amount, OCCUPIED) for i, amount in enumerate(amounts)]
+    tenants = [Holding(0, 10**6, True, 1, share) for share in parts(*slices)]
+    found = split([(intervals, tenants)], stood)
+    assert found.energy_mj.min() >= 0
+    for holder, part in zip((0, 1, 2, -1), (*slices, 1), strict=True):
+        mine = sum(found.energy_mj[found.holder == holder].tolist())
+        assert abs(mine - Fraction(sum(amounts) * part, 7)) < 2
+
+
+def test_the_same_board_without_a_counter_adds_up_its_roundings() -> None:
+    intervals = [(10 * i, 10 * i + 10, 100_001, OCCUPIED) for i in range(700)]
+    tenants = [Holding(0, 10**6, True, 1, share) for share in parts(3, 2, 2)]
+    alone, along = (
+        split([(intervals, tenants)], stood) for stood in (None, [100_001 * i for i in range(len(intervals))])
+    )
+    off = [
+        [sum(found.energy_mj[found.holder == h].tolist()) - 100_001 * 100 * part for h, part in enumerate((3, 2, 2))]
+        for found in (alone, along)
+    ]
+    assert off == [[-400, 200, 200], [0, 0, 0]]
 
 
 def test_what_shares_leave_to_nobody_is_unattributed_even_on_an_empty_board() -> None:
@@ -213,17 +247,24 @@ interval = st.tuples(
 ).filter(lambda i: i[0] <= i[1])
 
 
-@given(st.lists(st.tuples(st.lists(interval, max_size=4), st.lists(held, max_size=5)), min_size=1, max_size=3))
-@example([([(0, 10, 2**62, OCCUPIED)], [Holding(0, 10, True, 2**48)] * 5)])
-@example([([(0, 10, 2**62, OCCUPIED)], [Holding(0, 10, True, 2**48, WHOLE)] * 5)])
-def test_twin_and_conservation(cases: list[tuple[list[Interval], list[Holding]]]) -> None:
+@given(
+    st.lists(st.tuples(st.lists(interval, max_size=4), st.lists(held, max_size=5)), min_size=1, max_size=3),
+    st.lists(st.just(-1) | st.integers(0, 1000) | st.integers(0, 2**62), min_size=12, max_size=12),
+)
+@example([([(0, 10, 2**62, OCCUPIED)], [Holding(0, 10, True, 2**48)] * 5)], [-1])
+@example([([(0, 10, 2**62, OCCUPIED)], [Holding(0, 10, True, 2**48, WHOLE)] * 5)], [-1])
+@example([([(0, 10, 2**61, OCCUPIED)], [Holding(0, 10, True, 2**48, WHOLE)] * 5)], [2**62])
+def test_twin_and_conservation(cases: list[tuple[list[Interval], list[Holding]]], counters: list[int]) -> None:
+    counters = counters[: sum(len(own) for own, _ in cases)]
     boards = [(own, sorted(holdings, key=lambda h: h.end_us)) for own, holdings in cases]
-    pieces = split(boards)
+    pieces = split(boards, counters)
     expected = []
     before = 0
+    stood = iter(counters)
     for own, holdings in boards:
         for start, end, energy, occupancy in own:
-            for account, h, mj, us in naive.attribute(start, end, energy, occupancy == EMPTY, holdings, WHOLE):
+            empty, counter = occupancy == EMPTY, next(stood)
+            for account, h, mj, us in naive.attribute(start, end, energy, empty, holdings, WHOLE, counter):
                 expected.append((account, -1 if h is None else before + h, mj, us))
         before += len(holdings)
     assert rows(pieces) == expected

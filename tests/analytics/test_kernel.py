@@ -94,6 +94,7 @@ def test_after_warm_up_nothing_is_compiled_whatever_the_arrays_look_like() -> No
         start_us=found.start_us,
         end_us=read_only,
         energy_mj=found.delta,
+        counter_mj=read_only,
         occupancy=np.frombuffer(bytes(n), np.uint8),
         held_offsets=offsets,
         held_start_us=unaligned,

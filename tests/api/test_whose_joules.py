@@ -133,8 +133,9 @@ def test_a_mig_slice_that_is_nobodys_is_unattributed(hall: Hall) -> None:
     for _ in range(30):
         node.tick(energy={"GPU-a": 7_000_003}, tokens={target(8000): (0, 0, 9)})
     hall.close(node)
-    # A tick's 3/7 of 3 mJ is 1.3: the one odd millijoule of each tick falls to the larger remainder.
-    assert hall.accounts() == {"serving": 30 * 3_000_001, "unattributed": 30 * 4_000_002}
+    # 3/7 of each tick's 3 odd millijoules is 1.3, which no tick alone can give: all of them together do.
+    whole = 30 * 7_000_003
+    assert hall.accounts() == {"serving": whole * 3 // 7, "unattributed": whole - whole * 3 // 7}
 
 
 def test_a_tensor_parallel_pair_across_two_nodes(hall: Hall) -> None:

@@ -337,8 +337,27 @@ def share_from_ppm(ppm: int, whole: int) -> int:
     return int(said * whole)
 
 
+def along_a_counter(counter: int, amount: int, weights: Sequence[int]) -> list[int] | None:
+    """Parts as differences of what the counter makes them before and after; None for a tiny or absurd amount."""
+    if counter < 0 or amount > 2**61:
+        return None
+
+    def parts(at: int) -> list[int]:
+        bounds = [at * sum(weights[:k]) // sum(weights) for k in range(len(weights) + 1)]
+        return [b - a for a, b in pairwise(bounds)]
+
+    found = [b - a for a, b in zip(parts(counter), parts(counter + amount), strict=True)]
+    return None if min(found) < 0 else found
+
+
 def attribute(
-    start_us: int, end_us: int, energy_mj: int, empty: bool, holdings: Sequence[Holding], whole: int = 10**6
+    start_us: int,
+    end_us: int,
+    energy_mj: int,
+    empty: bool,
+    holdings: Sequence[Holding],
+    whole: int = 10**6,
+    counter_mj: int = -1,
 ) -> list[tuple[int, int | None, int, int]]:
     """(account, holding, energy, time) of each piece of one accelerator interval."""
     covering = [h for h, held in enumerate(holdings) if held.start_us < end_us <= held.end_us]
@@ -349,7 +368,7 @@ def attribute(
     # First the shares, and beside them what they leave.
     shares = [min(holdings[h].share, whole) for h in fixed]
     shares.append(max(whole - sum(shares), 0))
-    *fixed_mj, left_mj = largest_remainder(energy_mj, shares)
+    *fixed_mj, left_mj = along_a_counter(counter_mj, energy_mj, shares) or largest_remainder(energy_mj, shares)
     *fixed_us, left_us = largest_remainder(end_us - start_us, shares)
     found: list[tuple[int, int | None, int, int]] = [
         (1 if holdings[h].active else 2, h, mj, us) for h, mj, us in zip(fixed, fixed_mj, fixed_us, strict=True)

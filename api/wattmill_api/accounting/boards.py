@@ -98,6 +98,10 @@ def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, wi
     inside = (parts.bucket_us >= window.first_us) & (parts.bucket_us < window.last_us)
     source = counted[parts.source[inside]]  # the sample that ends the interval of each part
     minute, energy = parts.bucket_us[inside], parts.amount[inside]
+    # Where the counter stood when a part began: the parts of an interval come in order, and sum to its energy.
+    moved = np.cumsum(parts.amount) - parts.amount
+    moved -= moved[np.searchsorted(parts.source, parts.source)]
+    stood = boards["energy_mj"][source] - result.delta[source] + moved[inside]
     part_start = np.maximum(result.start_us[source], minute)
     part_end = np.minimum(boards["time_us"][source], minute + MINUTE_US)
     estimated = np.where(result.status[source] == increments.ESTIMATED, energy, 0)
@@ -108,6 +112,7 @@ def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, wi
         start_us=part_start,
         end_us=part_end,
         energy_mj=energy,
+        counter_mj=np.where(result.status[source] == increments.ESTIMATED, -1, stood),
         occupancy=_occupancy(boards)[source],
         held_offsets=held.offsets,
         held_start_us=held.start_us,
