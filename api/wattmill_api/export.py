@@ -13,6 +13,16 @@ from fastapi.responses import Response
 from wattmill_api.routes.documents import answer, rfc3339
 
 FORMATS = ("json", "csv", "parquet")
+_PARQUET = "application/vnd.apache.parquet"
+# What the document of the API says of a route whose rows may be had as a file.
+FILES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            _PARQUET: {"schema": {"type": "string", "format": "binary"}},
+        }
+    }
+}
 # A spreadsheet would run a cell that begins like this.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -26,7 +36,7 @@ def export(document: Mapping[str, Any], columns: Sequence[str], format_: str, na
     if format_ == "csv":
         return Response(to_csv(rows, columns), headers=headers, media_type="text/csv; charset=utf-8; header=present")
     notes = {key: str(value) for key, value in document.items() if isinstance(value, str | int | bool)}
-    return Response(to_parquet(rows, columns, notes), headers=headers, media_type="application/vnd.apache.parquet")
+    return Response(to_parquet(rows, columns, notes), headers=headers, media_type=_PARQUET)
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattmill_analytics import buckets, increments
+from wattmill_api.accounting.counted import count
 from wattmill_api.accounting.gauges import mean, ppm
-from wattmill_api.accounting.status import COUNTED, COVERED
+from wattmill_api.accounting.status import COVERED
 from wattmill_api.accounting.windows import HOUR_US, Window, gap_us, minute_of_sample, nodes_of
 from wattmill_api.store import rollup
 from wattmill_api.store.database import Connection
 from wattmill_api.store.rollup import Fleet, Held, Int64, MinuteTable, Samples
 
-TOKENS_PER_S = 10_000_000  # above any engine; a larger jump is a sentinel, not tokens
 TOKEN_COUNTERS = ("input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens")
 LATE_COUNTERS = (*TOKEN_COUNTERS, "requests_finished", "preemptions")
 DRAFT_COUNTERS = ("draft_tokens", "accepted_draft_tokens")
@@ -108,7 +108,6 @@ def engine_intervals(samples: Samples, fleet: Fleet) -> EngineIntervals:
     node_of = nodes_of(fleet, "engine")
     nodes = [fleet.nodes[node_of[id_]] for id_ in samples.ids.tolist()]
     first_seen = dict(zip(fleet.engine_ids.tolist(), fleet.engine_first_seen_us.tolist(), strict=True))
-    series = len(samples.ids)
     time_us = samples["time_us"]
     # A sample that is not the engine's first ever is only a baseline: what came before it was counted before.
     watched = np.array(
@@ -119,43 +118,9 @@ def engine_intervals(samples: Samples, fleet: Fleet) -> EngineIntervals:
         np.int64,
     )
     gap = np.array([gap_us(node.interval_us) for node in nodes], np.int64)
-    stacked = len(counters)
-    offsets = np.concatenate(
-        [samples.offsets[:-1] + c * n for c in range(stacked)] + [np.array([stacked * n], np.int64)]
-    )
-    times = np.tile(time_us, stacked)
-    values = np.concatenate([samples[name] for name in counters])
-    limit = np.full(series * stacked, TOKENS_PER_S, np.int64)
-    epoch, epoch_start = increments.infer_restarts(
-        time_us=times,
-        value=values,
-        epoch=np.tile(samples["epoch"], stacked),
-        epoch_start_us=np.tile(samples["epoch_start_us"], stacked),
-        offsets=offsets,
-        group=np.tile(np.arange(series), stacked),
-        highest_per_s=limit,
-    )
-    result = increments.increments(
-        time_us=times,
-        value=values,
-        epoch=epoch,
-        epoch_start_us=epoch_start,
-        offsets=offsets,
-        watched_from_us=np.tile(watched, stacked),
-        gap_us=np.tile(gap, stacked),
-        wrap_at=np.zeros(series * stacked, np.int64),
-        highest_per_s=limit,
-    )
-    status = result.status.reshape(stacked, n)
-    counted = np.isin(status, COUNTED)
-    delta = np.where(counted, result.delta.reshape(stacked, n), np.where(values.reshape(stacked, n) < 0, -1, 0))
-    moved = dict.fromkeys(ENGINE_COUNTERS, np.full(n, -1, np.int64))
-    moved |= {name: delta[c] for c, name in enumerate(counters)}
-    # A counter that began from zero moved while its process lived, not while nothing ran.
-    began = np.where(np.isin(status, (increments.RESTART, increments.GAP_RESTART)), epoch_start.reshape(stacked, n), -1)
-    starts = np.where(counted, np.maximum(result.start_us.reshape(stacked, n), began), -1)
-    start_us = starts.max(axis=0) if n else np.zeros(0, np.int64)
-    start_us = np.where(start_us < time_us, start_us, -1)
+    counted = count(samples, counters, watched_from_us=watched, gap_us=gap)
+    start_us, status = counted.start_us, counted.status
+    moved = dict.fromkeys(ENGINE_COUNTERS, np.full(n, -1, np.int64)) | counted.moved
     running = samples["requests_running"]
     ran_before = np.zeros(n, bool)
     ran_before[1:] = (running[:-1] > 0) & (samples["epoch"][1:] == samples["epoch"][:-1])

@@ -11,9 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from wattmill_analytics import buckets, increments
-from wattmill_api.accounting.engines import TOKENS_PER_S
-from wattmill_api.accounting.status import COUNTED
+from wattmill_analytics import buckets
+from wattmill_api.accounting.counted import count
 from wattmill_api.accounting.windows import MINUTE_US, Window
 from wattmill_api.store import gateways as store
 from wattmill_api.store.database import Connection
@@ -54,51 +53,21 @@ def _with_late_counters(samples: Samples) -> Samples:
 
 def _increments(samples: Samples, window: Window, seen_us: dict[int, int]) -> tuple[Int64, dict[str, Int64]]:
     """When the interval that each reading ends began, -1 for none, and what each counter moved in it, -1 unknown."""
-    n, stacked = samples.count, len(COUNTERS)
     time_us = samples["time_us"]
-    series = len(samples.ids)
-    watched = np.full(series, -1, np.int64)
+    watched = np.full(len(samples.ids), -1, np.int64)
     for i, (first, end) in enumerate(zip(samples.offsets[:-1].tolist(), samples.offsets[1:].tolist(), strict=True)):
         # With fewer before the window than were asked for, the first of them is its first ever.
         if np.count_nonzero(time_us[first:end] <= window.first_us) < BEFORE:
             watched[i] = seen_us.get(int(samples["node_id"][first]), -1)
-    offsets = np.concatenate(
-        [samples.offsets[:-1] + c * n for c in range(stacked)] + [np.array([stacked * n], np.int64)]
+    # A total that an agent began anew in between starts at its own reading before, a microsecond ahead of its epoch.
+    found = count(
+        samples,
+        COUNTERS,
+        watched_from_us=watched,
+        gap_us=np.full(len(samples.ids), GAP_US, np.int64),
+        begun_before_start_us=1,
     )
-    limit = np.full(series * stacked, TOKENS_PER_S, np.int64)
-    times = np.tile(time_us, stacked)
-    values = np.concatenate([samples[name] for name in COUNTERS])
-    epoch, epoch_start_us = increments.infer_restarts(
-        time_us=times,
-        value=values,
-        epoch=np.tile(samples["epoch"], stacked),
-        epoch_start_us=np.tile(samples["epoch_start_us"], stacked),
-        offsets=offsets,
-        group=np.tile(np.arange(series), stacked),
-        highest_per_s=limit,
-    )
-    found = increments.increments(
-        time_us=times,
-        value=values,
-        epoch=epoch,
-        epoch_start_us=epoch_start_us,
-        offsets=offsets,
-        watched_from_us=np.tile(watched, stacked),
-        gap_us=np.full(series * stacked, GAP_US, np.int64),
-        wrap_at=np.zeros(series * stacked, np.int64),
-        highest_per_s=limit,
-    )
-    status = found.status.reshape(stacked, n)
-    counted = np.isin(status, COUNTED)
-    # A total that an agent began anew in between starts at its own reading before, which is the epoch's start.
-    began = np.where(
-        np.isin(status, (increments.RESTART, increments.GAP_RESTART)), epoch_start_us.reshape(stacked, n) - 1, -1
-    )
-    starts = np.where(counted, np.maximum(found.start_us.reshape(stacked, n), began), -1)
-    start_us = starts.max(axis=0) if n else np.zeros(0, np.int64)
-    start_us = np.where(start_us < time_us, start_us, -1)
-    delta = np.where(counted, found.delta.reshape(stacked, n), np.where(values.reshape(stacked, n) < 0, -1, 0))
-    return start_us, {name: delta[c] for c, name in enumerate(COUNTERS)}
+    return found.start_us, found.moved
 
 
 def _reaches(samples: Samples, start_us: Int64, window: Window) -> list[Reach]:

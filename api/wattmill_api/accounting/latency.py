@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattmill_analytics import buckets, increments
-from wattmill_api.accounting.engines import TOKENS_PER_S
+from wattmill_api.accounting.counted import TOKENS_PER_S
 from wattmill_api.accounting.status import COUNTED
 from wattmill_api.accounting.windows import HOUR_US, MINUTE_US, Window, context_us, gap_us, nodes_of
 from wattmill_api.store import latency as store

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from wattmill_analytics.phase_reasons import DECODE_KNOWN, PREFILL_KNOWN
 from wattmill_api import auth, chargeback, efficiency
 from wattmill_api.chargeback import Prices, PricesAt
-from wattmill_api.export import export
+from wattmill_api.export import FILES, export
 from wattmill_api.parameters import DAY, DIMENSIONS, HOUR, ByConsumer, EnergyScope, Names, RangeQuestion, Step, Window
 from wattmill_api.parameters import window as window_of
 from wattmill_api.routes.documents import problems
@@ -105,15 +105,7 @@ COLUMNS = (
     operation_id="chargeback",
     summary="Energy of workloads by who used them",
     response_model=ChargebackAnswer,
-    responses={
-        200: {
-            "content": {
-                "text/csv": {"schema": {"type": "string"}},
-                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
-            }
-        },
-        **problems(401, 403, 422, 503),
-    },
+    responses={**FILES, **problems(401, 403, 422, 503)},
     dependencies=[auth.needs("read")],
 )
 def get_chargeback(request: Request, question: Annotated[ChargebackQuestion, Query()]) -> Response:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from wattmill_api import auth, coverage, efficiency, slo
 from wattmill_api.errors import invalid
-from wattmill_api.export import export
+from wattmill_api.export import FILES, export
 from wattmill_api.parameters import OWNER_DIMENSIONS, By, EnergyScope, Filters, RangeQuestion, Step, Window, window
 from wattmill_api.routes.documents import problems
 from wattmill_api.store import prices, query, targets
@@ -119,15 +119,7 @@ COLUMNS = (
     operation_id="efficiency",
     summary="Tokens per kilowatt-hour",
     response_model=EfficiencyAnswer,
-    responses={
-        200: {
-            "content": {
-                "text/csv": {"schema": {"type": "string"}},
-                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
-            }
-        },
-        **problems(401, 403, 422, 503),
-    },
+    responses={**FILES, **problems(401, 403, 422, 503)},
     dependencies=[auth.needs("read")],
 )
 def get_efficiency(request: Request, question: Annotated[EfficiencyQuestion, Query()]) -> Response:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from wattmill_api import auth, facility
 from wattmill_api.efficiency import MJ_PER_KWH
-from wattmill_api.export import export
+from wattmill_api.export import FILES, export
 from wattmill_api.parameters import By, EnergyScope, Filters, RangeQuestion, Step, window
 from wattmill_api.routes.documents import problems
 from wattmill_api.routes.efficiency import MOST_ROWS, Tokens, described, group_columns, stamp, too_many_rows
@@ -72,15 +72,7 @@ COLUMNS = (
     operation_id="ledger",
     summary="Energy and tokens by account",
     response_model=LedgerAnswer,
-    responses={
-        200: {
-            "content": {
-                "text/csv": {"schema": {"type": "string"}},
-                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
-            }
-        },
-        **problems(401, 403, 422, 503),
-    },
+    responses={**FILES, **problems(401, 403, 422, 503)},
     dependencies=[auth.needs("read")],
 )
 def get_ledger(request: Request, question: Annotated[LedgerQuestion, Query()]) -> Response:

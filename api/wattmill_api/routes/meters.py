@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from wattmill_api import auth, meters
 from wattmill_api.coverage import settled_at
 from wattmill_api.errors import invalid
-from wattmill_api.export import export
+from wattmill_api.export import FILES, export
 from wattmill_api.meters import Group
 from wattmill_api.parameters import Names, RangeQuestion, Step, Window, window
 from wattmill_api.routes.documents import problems
@@ -91,15 +91,7 @@ COLUMNS = (
     operation_id="meters",
     summary="Power meters beside what stands below them",
     response_model=MetersAnswer,
-    responses={
-        200: {
-            "content": {
-                "text/csv": {"schema": {"type": "string"}},
-                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
-            }
-        },
-        **problems(401, 403, 422, 503),
-    },
+    responses={**FILES, **problems(401, 403, 422, 503)},
     dependencies=[auth.needs("read")],
 )
 def get_meters(request: Request, question: Annotated[MetersQuestion, Query()]) -> Response:
