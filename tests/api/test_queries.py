@@ -19,6 +19,7 @@ from wattmill_api.store import (
     findings,
     frontier,
     gateways,
+    inventory,
     keys,
     lifecycle,
     load,
@@ -36,6 +37,7 @@ FILES: dict[str, ModuleType] = {
     "finding": findings,
     "frontier": frontier,
     "gateways": gateways,
+    "inventory": inventory,
     "load": load,
     "meters": meters,
     "keys": keys,
@@ -95,13 +97,15 @@ def test_every_statement_plans(books: Books, file: str) -> None:
     for name, statement in statements(file).items():
         if name in TIMELESS or name in ("one_snapshot", "told") or name.startswith("copy_"):
             continue
-        fragments = statements("query")
+        fragments, told = statements("query"), sql.SQL(statements("inventory")["told"])
         entries: list[LiteralString] = (
             [fragments[part] for part in sorted(TIMELESS)] if "{entry}" in statement else [""]
         )
         for entry in entries:
             text = sql.SQL("EXPLAIN ") + sql.SQL(statement).format(
-                entry=sql.SQL(entry).format(every=sql.SQL("")), every=sql.SQL(""), told=sql.SQL(fragments["told"])
+                entry=sql.SQL(entry).format(every=sql.SQL("")),
+                every=sql.SQL(""),
+                told=told,
             )
             parameters = defaultdict(lambda: "x", VALUES)
             assert books.connection.execute(text, parameters).fetchall(), name
@@ -121,7 +125,7 @@ def test_every_statement_is_used_and_every_use_has_a_statement(file: str) -> Non
 
 
 def test_every_question_about_a_series_binds_time() -> None:
-    for name, statement in statements("query").items():
+    for name, statement in [*statements("query").items(), *statements("inventory").items()]:
         if SERIES.search(statement):
             assert "time >= %(start)s" in statement, name
             assert "time < %(" in statement, name

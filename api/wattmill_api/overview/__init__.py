@@ -23,7 +23,7 @@ from wattmill_api.overview.waterfall import Waterfall, waterfall
 from wattmill_api.overview.workloads import Workload, workloads
 from wattmill_api.parameters import EnergyScope
 from wattmill_api.routes.findings import document
-from wattmill_api.store import findings, query
+from wattmill_api.store import findings, inventory, query
 from wattmill_api.store.database import Connection
 from wattmill_api.view import View
 
@@ -73,7 +73,7 @@ def overview(connection: Connection, view: View, retained: dt.timedelta) -> Over
     """
     with connection.transaction():
         query.one_snapshot(connection)
-        there = query.inventory(connection, "nodes", filters=view.filters, after=0, limit=MOST_NODES, now=view.now)
+        there = inventory.page(connection, "nodes", filters=view.filters, after=0, limit=MOST_NODES, now=view.now)
         boards = sum(node["accelerators"] for node in there)
         books = read(connection, view, view.step(boards))
         found = _findings(connection, view, books)

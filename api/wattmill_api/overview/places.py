@@ -11,7 +11,7 @@ from typing import Any
 from wattmill_api import coverage
 from wattmill_api.overview.books import IDLE_EMPTY, IDLE_LOADED, MOST_FACTS, Books, at_scope, energy
 from wattmill_api.parameters import OWNER_DIMENSIONS
-from wattmill_api.store import query
+from wattmill_api.store import inventory
 from wattmill_api.store.database import Connection
 from wattmill_api.store.query import Expected
 from wattmill_api.view import View
@@ -89,7 +89,7 @@ def places(connection: Connection, view: View, books: Books, expected: Sequence[
 
 def _held(connection: Connection, view: View) -> dict[str, str]:
     """Of boards that are shared, or whose placement is not sure: by whom and how, by UUID."""
-    rows = query.inventory(connection, "accelerators", filters=view.filters, after=0, limit=MOST_BOARDS, now=view.now)
+    rows = inventory.page(connection, "accelerators", filters=view.filters, after=0, limit=MOST_BOARDS, now=view.now)
     found = {}
     for row in rows:
         there = [

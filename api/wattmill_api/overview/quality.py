@@ -10,7 +10,7 @@ from typing import Any
 from wattmill_api import coverage
 from wattmill_api.coverage import Gap
 from wattmill_api.parameters import HOUR, MINUTE, RangeQuestion, window
-from wattmill_api.store import query
+from wattmill_api.store import inventory, query
 from wattmill_api.store.database import Connection
 from wattmill_api.store.query import Expected
 from wattmill_api.view import View
@@ -109,7 +109,7 @@ def quality(
     ]
     silent.sort(key=lambda each: each.last_seen)
     told = _told(view, nodes)
-    unread = query.unread(connection, view.filters, view.now, MOST_ISLANDS)
+    unread = inventory.unread(connection, view.filters, view.now, MOST_ISLANDS)
     expected_us = sum(item.expected_us for item in covered)
     return Quality(
         start=asked.start,

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from wattmill_api import auth, coverage
 from wattmill_api.parameters import Names, Question
 from wattmill_api.routes.documents import answer, problems
-from wattmill_api.store import query
-from wattmill_api.store.query import Inventory
+from wattmill_api.store import inventory
+from wattmill_api.store.inventory import Kind
 
 router = APIRouter(tags=["inventory"])
 PROBLEMS = problems(401, 403, 422, 503)
@@ -219,9 +219,9 @@ def get_workloads(request: Request, question: Annotated[InventoryQuestion, Query
     return _page(request, "workloads", question, question.node)
 
 
-def _page(request: Request, what: Inventory, question: SitesQuestion | InventoryQuestion, node: list[str]) -> Response:
+def _page(request: Request, what: Kind, question: SitesQuestion | InventoryQuestion, node: list[str]) -> Response:
     with request.app.state.database.reading() as connection:
-        rows = query.inventory(
+        rows = inventory.page(
             connection,
             what,
             filters={"site": question.site or None, "node": node or None},

@@ -21,7 +21,6 @@ from wattmill_api.store.database import Connection
 _SQL = statements("query")
 FilterValues = Mapping[str, list[str] | None]
 Group = tuple[tuple[str, str | None], ...]
-Inventory = Literal["sites", "nodes", "accelerators", "engines", "workloads"]
 Device = Literal["accelerator", "engine"]
 # Words about processes that belong to no engine: whose they are is not known, so no key of some teams reads them.
 _NOBODYS = ("no_endpoint",)
@@ -252,7 +251,7 @@ def absences(connection: Connection, window: Window, filters: FilterValues, limi
         "start": window.start,
         "end": window.end,
         "until": window.end + dt.timedelta(days=7),
-        "wordless": _wordless(),
+        "wordless": wordless(),
         "limit": limit,
         "site": filters["site"],
         "node": filters["node"],
@@ -289,41 +288,9 @@ def series(
         return cursor.execute(_SQL[f"{device}_series"], parameters).fetchall()
 
 
-def inventory(
-    connection: Connection, what: Inventory, *, filters: FilterValues, after: int, limit: int, now: dt.datetime
-) -> list[dict[str, Any]]:
-    """A page of what is known, in the order it was first seen, each row with its `cursor`; states are as of `now`."""
-    parameters = {
-        "after": after,
-        "limit": limit,
-        "site": filters["site"],
-        "node": filters["node"],
-        "now": now,
-        "start": now - dt.timedelta(days=1),
-        "end": now + dt.timedelta(hours=1),  # clocks of nodes may run ahead
-        "wordless": _wordless(),
-    }
-    statement = sql.SQL(_SQL[what]).format(told=sql.SQL(_SQL["told"]))
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, parameters).fetchall()
-
-
-def _wordless() -> list[str]:
+def wordless() -> list[str]:
     """Reasons whose words the asker may not read."""
     return [] if visibility.teams() is None else list(_NOBODYS)
-
-
-def unread(connection: Connection, filters: FilterValues, now: dt.datetime, limit: int) -> list[dict[str, Any]]:
-    """Targets that could not be read when their agents last said something: target, node, site, reason, detail."""
-    parameters = {
-        "limit": limit,
-        "site": filters["site"],
-        "node": filters["node"],
-        "start": now - dt.timedelta(days=1),
-        "end": now + dt.timedelta(hours=1),
-    }
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["unread"], parameters).fetchall()
 
 
 def committed_through(connection: Connection, streams: Iterable[str]) -> dict[str, int]:
