@@ -25,8 +25,8 @@ class Placement:
 
     `shares_ppm`: the part of each board that is its alone; empty: all of each, or to be divided by the service.
     `doubt`: why it is nowhere, or not on all of its boards, though one is known. `alone`: nobody else is on what it
-    holds. `pids`: its processes on boards. `guessed`: it holds several boards together with other engines behind its
-    target, and nobody says which is whose.
+    holds. `pids`: its processes on boards. `guessed`: it holds them together with other engines behind its target,
+    and nobody says what is whose.
     """
 
     accelerators: tuple[str, ...] = ()
@@ -52,11 +52,10 @@ class Placement:
         """That of the `nth` of several engines behind one target: what is its alone is divided equally."""
         if of == 1:
             return self
-        guessed = len(self.accelerators) > 1
         if not self.shares_ppm:
-            return dataclasses.replace(self, guessed=guessed)
+            return dataclasses.replace(self, guessed=True)
         shares = tuple(divided(share, [1] * of)[nth] for share in self.shares_ppm)
-        return dataclasses.replace(self, shares_ppm=shares, alone=False, guessed=guessed)
+        return dataclasses.replace(self, shares_ppm=shares, alone=False, guessed=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
