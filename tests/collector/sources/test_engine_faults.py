@@ -212,8 +212,8 @@ def test_no_digit_of_any_value_can_be_cut_off(name: str) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        gzip.compress(b"vllm:prompt_tokens_total 5\n"),
-        gzip.compress(b"vllm:prompt_tokens_total 5\n").decode("latin-1").encode(),
+        gzip.compress(b"vllm:prompt_tokens_total 5\n", mtime=0),
+        gzip.compress(b"vllm:prompt_tokens_total 5\n", mtime=0).decode("latin-1").encode(),
         b"<!DOCTYPE html><html><body>vllm:prompt_tokens_total 5</body></html>\n",
         b"<html>\nvllm\n</html>",
         b'{"detail":"Not Found"}',
