@@ -58,6 +58,8 @@ class ExporterSettings:
 
     target: str
     kind: str = "auto"
+    user: str = ""
+    password_file: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,17 +95,23 @@ class MeterSettings:
     metric: str = ""
     unit: str = ""
     select: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    user: str = ""
+    password_file: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BmcSettings:
-    """This node's management controller, asked by Redfish. `verify`: whether its certificate must be a known one."""
+    """This node's management controller, asked by Redfish.
+
+    `verify`: whether its certificate must be a known one. `session`: log in once, and not with every question.
+    """
 
     url: str
     user: str = ""
     password_file: Path | None = None
     verify: bool = True
     ca_file: Path | None = None
+    session: bool = False
 
 
 def parse_engines(value: Any) -> tuple[EngineSettings, ...]:
@@ -133,7 +141,7 @@ def parse_exporters(value: Any) -> tuple[ExporterSettings, ...]:
     """Exporters to read."""
     allowed = "a list of exporters such as [{target: 'http://127.0.0.1:9400/metrics', kind: dcgm}]"
     found = tuple(
-        ExporterSettings(parse_target(item["target"]), _kind(item, allowed))
+        ExporterSettings(parse_target(item["target"]), _kind(item, allowed), *_login(item, allowed))
         for item in _items(value, "target", allowed)
     )
     if wrong := next((one.kind for one in found if one.kind != "auto" and one.kind not in _exporter_kinds()), None):
@@ -189,6 +197,7 @@ def parse_meters(value: Any) -> tuple[MeterSettings, ...]:
                 metric,
                 unit,
                 _mapping(item, "select", allowed),
+                *_login(item, allowed),
             )
         )
     _each_once([one.name for one in found])
@@ -201,10 +210,10 @@ def parse_bmcs(value: Any) -> tuple[BmcSettings, ...]:
     return tuple(
         BmcSettings(
             parse_url(item["url"]),
-            _label(item, "user", allowed),
-            parse_path(item["password_file"]) if item.get("password_file") else None,
+            *_login(item, allowed),
             parse_bool(item.get("verify", "true")),
             parse_path(item["ca_file"]) if item.get("ca_file") else None,
+            parse_bool(item.get("session", "false")),
         )
         for item in _items(value, "url", allowed)
     )
@@ -249,6 +258,11 @@ def _items(value: Any, key: str, allowed: str) -> list[dict[str, Any]]:
     if not all(isinstance(item, dict) and key in item for item in items):
         raise ValueError(allowed)
     return items
+
+
+def _login(item: dict[str, Any], allowed: str) -> tuple[str, Path | None]:
+    """User and password's file of a target that asks for them."""
+    return _label(item, "user", allowed), parse_path(item["password_file"]) if item.get("password_file") else None
 
 
 def _each_once(names: list[str]) -> None:

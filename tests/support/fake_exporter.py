@@ -15,12 +15,16 @@ from typing import Any, Self
 
 
 class FakeExporter:
-    """One exporter on a port of 127.0.0.1. `requests` are the paths asked for; `status` other than 200 has no page."""
+    """One exporter on a port of 127.0.0.1. `requests` are the paths asked for; `status` other than 200 has no page.
+
+    `login`: the Authorization that it asks for, if any.
+    """
 
     def __init__(self, pages: Mapping[str, bytes]) -> None:
         self.pages = dict(pages)
         self.requests: list[str] = []
         self.status = 200
+        self.login = ""
         self._free = threading.Event()
         self._free.set()
         self.asked = threading.Event()
@@ -77,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         exporter.wait()
         page = exporter.pages.get(self.path)
         status = exporter.status if page is not None else 404
+        if exporter.login and self.headers.get("Authorization") != exporter.login:
+            status = 401
         body = page if page is not None and status == 200 else b"no\n"
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = "/redfish/v1/Chassis"
+SESSIONS = "/redfish/v1/SessionService/Sessions"
 USER, PASSWORD = "monitor", "s3cret-of-the-bmc"
 
 Document = dict[str, Any]
@@ -54,7 +55,8 @@ def server_chassis(watts: Any = 565, name: str = "1") -> dict[str, Document]:
 class RedfishStandin:
     """Serves while the `with` lasts. `requests` are the paths that were asked for, `connections` how many were opened.
 
-    `bodies`: raw bodies by path; `statuses`: path → status; `redirects`: path → where to.
+    `bodies`: raw bodies by path; `statuses`: path → status; `redirects`: path → where to. `sessions`: path → token of
+    those that are open; where it is not None, there is no Basic authentication. `most_sessions`: as many as it has.
     """
 
     def __init__(self, folder: Path | None = None, *, password: str = "") -> None:
@@ -66,8 +68,12 @@ class RedfishStandin:
         self.headers: list[Mapping[str, str]] = []
         self.connections = 0
         self.closes = False
+        self.sessions: dict[str, str] | None = None
+        self.most_sessions = 4
+        self.logins = 0
         self.hangs = threading.Event()  # set: an answer never comes, until `go_on` is set
         self.go_on = threading.Event()
+        self.password = password
         self.expected = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode() if password else ""
         self.certificate = folder / "bmc.pem" if folder else None
         self._context: ssl.SSLContext | None = None
@@ -127,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         bmc.headers.append(dict(self.headers.items()))
         if bmc.hangs.is_set():
             bmc.go_on.wait(30)
-        if bmc.expected and self.headers.get("Authorization") != bmc.expected:
+        if not self._knows():
             return self._answer(401, b"{}")
         if self.path in bmc.redirects:
             self.send_response(308)
@@ -140,8 +146,36 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(found if found is not None else {"error": {"code": "Base.1.8.ResourceMissingAtURI"}})
         self._answer(bmc.statuses.get(self.path, 200 if found is not None else 404), body.encode())
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def do_POST(self) -> None:
+        bmc = self.bmc
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != SESSIONS or bmc.sessions is None:
+            return self._answer(404, b"{}")
+        bmc.logins += 1
+        if said != {"UserName": USER, "Password": bmc.password}:
+            return self._answer(401, b"{}")
+        if len(bmc.sessions) >= bmc.most_sessions:
+            return self._answer(503, b"{}")
+        path, token = f"{SESSIONS}/{bmc.logins}", f"token-{bmc.logins}"
+        bmc.sessions[path] = token
+        self._answer(bmc.statuses.get(SESSIONS, 201), b"", {"X-Auth-Token": token, "Location": path})
+
+    def do_DELETE(self) -> None:
+        if not self._knows() or not self.bmc.sessions or self.path not in self.bmc.sessions:
+            return self._answer(404, b"{}")
+        del self.bmc.sessions[self.path]
+        self._answer(204, b"")
+
+    def _knows(self) -> bool:
+        bmc = self.bmc
+        if bmc.sessions is not None:
+            return self.headers.get("X-Auth-Token") in bmc.sessions.values()
+        return not bmc.expected or self.headers.get("Authorization") == bmc.expected
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         if self.bmc.closes:

@@ -1,6 +1,7 @@
 """The node's power as its BMC says it over IPMI: DCMI's Get Power Reading, by a transport that is given.
 
-What it promises: watts that the BMC calls an active reading, or a sentence that says why there are none. 0 W is none.
+What it promises: watts that the BMC calls an active reading, or a sentence that says why there are none. Below 10 W is
+none.
 What it does not: set anything, read other sensors, or go over the network.
 Note: on machines with separate supplies for the boards some BMCs measure the system board only; the service then finds
 a chassis that draws less than its boards, and says so.
@@ -23,7 +24,7 @@ GET_POWER_READING = 0x02
 SYSTEM_POWER_STATISTICS = bytes((DCMI, 0x01, 0x00, 0x00))
 LENGTH = 19
 ACTIVE = 0x40
-NO_WATTS = (0, 0xFFFF)
+LEAST_WATTS, NO_WATTS = 10, 0xFFFF
 BUSY = b"\xc0"
 
 _CODES = {
@@ -79,7 +80,7 @@ def power_of(answer: bytes) -> int:
     if not answer[18] & ACTIVE:
         raise FetchError("power_reading_inactive", "The BMC says that it is not measuring power at the moment.")
     watts = int.from_bytes(answer[2:4], "little")
-    if watts in NO_WATTS:
+    if watts < LEAST_WATTS or watts == NO_WATTS:
         raise FetchError("no_power_reading", f"The BMC says {watts} W, which a running node does not draw.")
     return watts * 1000
 

@@ -89,7 +89,7 @@ class RedfishChassis:
         if self._url_path.startswith(f"{CHASSIS}/"):
             groups, chassis = [[self._url_path]], {self._url_path: self._client.get(self._url_path)}
         elif self._url_path in ("", "/redfish", "/redfish/v1"):
-            paths = documents.paths_of(self._client.get(CHASSIS).get("Members"))[:MAX_CHASSIS]
+            paths = self._members(CHASSIS)[:MAX_CHASSIS]
             chassis = {path: document for path in paths if (document := self._get(path))}
             groups = documents.candidates(chassis)
         else:
@@ -142,6 +142,17 @@ class RedfishChassis:
             if metrics and all(metrics) and len(members) <= MAX_SUPPLIES and all(supplies):
                 yield Way("metrics", metrics)
 
+    def _members(self, path: str) -> list[str]:
+        """The members of a collection, of all the pages that it comes in."""
+        found: list[str] = []
+        asked: list[str] = []
+        while path and path not in asked and len(found) < MAX_CHASSIS:
+            asked.append(path)
+            page = self._client.get(path)
+            found += documents.paths_of(page.get("Members"))
+            path = documents.path_of({"@odata.id": page.get("Members@odata.nextLink")})
+        return list(dict.fromkeys(found))
+
     def _get(self, path: str) -> dict[str, Any] | None:
         """The document, or None when the BMC has none there."""
         try:
@@ -161,5 +172,5 @@ def open_redfish(
         LOG.warning(sentence, settings.url)
     client = RedfishClient(settings, clock)
     ask = RedfishChassis(settings, client).ask
-    source = ChassisSource(name, ask, clock, every_us=every_us, cancel=client.cancel, release=client.close)
+    source = ChassisSource(name, ask, clock, every_us=every_us, cancel=client.cancel, release=client.leave)
     return source.start(patience_us)

@@ -1,9 +1,10 @@
-"""JSON documents of one BMC over HTTPS, with user and password.
+"""JSON documents of one BMC over HTTPS, with user and password: Basic, or a session where the settings say so.
 
 Promises: the certificate is checked unless the settings say otherwise; the password comes from a file that not
 everybody may read, goes to this BMC only, never over plain HTTP to another machine, and into no sentence; a redirect is
 followed only within the BMC; an answer has at most `MAX_BODY_BYTES`. Errors are FetchErrors with a sentence.
-What it does not: keep a session (Basic authentication needs none, and BMCs have few), write, or retry.
+A session is opened once, opened anew when the BMC has ended it, and ended when the agent leaves; BMCs have few.
+What it does not: write anything else, or retry.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import ssl
 import urllib.parse
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from wattmill_collector.clock import Clock
@@ -30,7 +30,10 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 ANSWER_S = 10.0
 MAX_REDIRECTS = 2
+SESSIONS = "/redfish/v1/SessionService/Sessions"  # DSP0266, 13.3.4
 METADATA = ipaddress.ip_address("169.254.169.254")
+
+_Answer = tuple[int, http.client.HTTPMessage, bytes]  # status, headers, body
 
 
 class RedfishClient:
@@ -53,15 +56,20 @@ class RedfishClient:
         self._port = parts.port or (443 if self._secure else 80)
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
+        self._token = ""
+        self._session = ""  # its path, where it can be ended
 
     def get(self, path: str) -> dict[str, Any]:
         """The document at a path. Errors: FetchError."""
-        status, location, body = self._ask_kept(path)
+        status, headers, body = self._ask_known(path)
+        if status == 401 and self._token:  # it has ended the session, or was started anew
+            self._log_out()  # if it has not, this one would be left behind
+            status, headers, body = self._ask_known(path)
         for _ in range(MAX_REDIRECTS):
-            if not (300 <= status < 400 and location):
+            if not (300 <= status < 400 and headers.get("Location")):
                 break
-            path = self._within(location, path)
-            status, location, body = self._ask_kept(path)
+            path = self._within(headers["Location"], path)
+            status, headers, body = self._ask_known(path)
         if status != 200:
             raise self._refusal(status, path)
         try:
@@ -85,17 +93,56 @@ class RedfishClient:
             self._connection.close()
         self._connection = self._socket = None
 
-    def _ask_kept(self, path: str) -> tuple[int, str, bytes]:
+    def leave(self) -> None:
+        """End the session, as far as the BMC can be reached, and close the connection."""
+        self._log_out()
+        self.close()
+
+    def _ask_known(self, path: str) -> _Answer:
+        """Ask for a document as the user, in a session where one is wanted."""
+        if self._settings.session and self._settings.user and not self._token:
+            self._log_in()
+        return self._ask_kept("GET", path)
+
+    def _log_in(self) -> None:
+        body = json.dumps({"UserName": self._settings.user, "Password": self._password()}).encode()
+        status, headers, _ = self._ask_kept("POST", SESSIONS, body)
+        if status in (400, 401, 403):
+            raise FetchError(
+                "unauthorised",
+                f"{self.host} opens no session for this user (HTTP {status}): check `user` and `password_file` of the "
+                "bmc.",
+            )
+        token = headers.get("X-Auth-Token", "")
+        is_open = 200 <= status < 300
+        if not is_open or not token or not token.isascii() or not token.isprintable():
+            raise FetchError(
+                "not_understood" if is_open else f"http_{status}",
+                f"{self.host} opens no session (HTTP {status}); it may have no more of them: leave out `session` of "
+                "the bmc, or end some there.",
+            )
+        self._session = self._within(headers.get("Location") or SESSIONS, SESSIONS).rstrip("/")
+        if self._session == SESSIONS:
+            self._session = ""
+        self._token = token
+
+    def _log_out(self) -> None:
+        if self._session:
+            with contextlib.suppress(FetchError):  # it ends by itself after a while
+                self._ask_kept("DELETE", self._session)
+        self._token = self._session = ""
+
+    def _ask_kept(self, method: str, path: str, body: bytes = b"") -> _Answer:
         """Over the connection that is open, or over a new one if the BMC has closed it meanwhile."""
         was_open = self._connection is not None
         try:
             try:
-                return self._ask(path)
+                return self._ask(method, path, body)
             except (ConnectionError, http.client.HTTPException):
                 self.close()
                 if not was_open:
                     raise
-                return self._ask(path)
+                return self._ask(method, path, body)
         except FetchError:
             self.close()
             raise
@@ -120,18 +167,18 @@ class RedfishClient:
             said = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise FetchError("connection_failed", f"{self.host}: {said}.") from None
 
-    def _ask(self, path: str) -> tuple[int, str, bytes]:
+    def _ask(self, method: str, path: str, body: bytes) -> _Answer:
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "OData-Version": "4.0",
             "User-Agent": "wattmill",
-            **self._credentials(),
+            **({"Content-Type": "application/json"} if body else self._credentials()),
         }
         if self._connection is None:
             self._connection = self._connect()
         until_us = self._clock.monotonic_us() + int(self._answer_s * 1_000_000)
-        self._connection.request("GET", path, headers=headers)
+        self._connection.request(method, path, body or None, headers)
         answer = self._connection.getresponse()
         pieces: list[bytes] = []
         while piece := answer.read1(PIECE_BYTES):
@@ -145,7 +192,7 @@ class RedfishClient:
         answer.close()  # read1 leaves it open at its end, and an open answer forbids the next request
         if answer.will_close:
             self.close()
-        return answer.status, answer.getheader("Location", ""), b"".join(pieces)
+        return answer.status, answer.headers, b"".join(pieces)
 
     def _connect(self) -> http.client.HTTPConnection:
         tls = self._tls() if self._secure else None
@@ -189,10 +236,19 @@ class RedfishClient:
     def _credentials(self) -> dict[str, str]:
         if not self._settings.user:
             return {}
-        if self._settings.password_file is None:
-            raise FetchError("no_password", f"The bmc {self.host} has a user, but no password_file.")
-        pair = f"{self._settings.user}:{_password(self._settings.password_file)}"
+        if self._settings.session:
+            return {"X-Auth-Token": self._token}
+        pair = f"{self._settings.user}:{self._password()}"
         return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+    def _password(self) -> str:
+        path = self._settings.password_file
+        if path is None:
+            raise FetchError("no_password", f"The bmc {self.host} has a user, but no password_file.")
+        try:
+            return read_secret(path, "password")
+        except SecretError as error:
+            raise FetchError(error.reason, str(error)) from None
 
     def _within(self, location: str, path: str) -> str:
         target = urllib.parse.urlsplit(urllib.parse.urljoin(path, location))
@@ -211,20 +267,13 @@ class RedfishClient:
             return FetchError(
                 "unauthorised",
                 f"{self.host} refuses user and password (HTTP 401): check `user` and `password_file` of the bmc, and "
-                "that the BMC allows Basic authentication.",
+                "that the BMC allows Basic authentication; where it does not, say `session: true`.",
             )
         if status == 403:
             return FetchError("forbidden", f"The user may not read {path} of {self.host}: give it the role ReadOnly.")
         if 300 <= status < 400:
             return FetchError("redirected", f"{self.host} redirects {path} again and again.")
         return FetchError(f"http_{status}", f"{self.host} answers HTTP {status} to {path}.")
-
-
-def _password(path: Path) -> str:
-    try:
-        return read_secret(path, "password")
-    except SecretError as error:
-        raise FetchError(error.reason, str(error)) from None
 
 
 def _may_be_bmc(address: str) -> bool:

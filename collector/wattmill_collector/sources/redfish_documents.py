@@ -2,7 +2,8 @@
 
 What it promises: one chassis, never a sum of several: a baseboard, a drive cage or a board is part of the node and
 stands inside its chassis, a rack or an enclosure of several nodes is not the node. Of several figures of the same watts
-one. A number that is missing, not a number or 0 is no figure.
+one. A number that is missing, not a number or 0 is no figure, nor is less than 10 W of a whole node: a PowerEdge
+XR8620t that took 180 W said 4 W of itself.
 
 Documents are what `json.loads` makes with Decimal for fractions; anything may be missing or of another type.
 Sources: DMTF DSP2046 (Chassis, EnvironmentMetrics, Power, PowerSupplyMetrics).
@@ -22,7 +23,7 @@ NODES = ("", "Blade", "Drawer", "Enclosure", "Other", "RackMount", "Shelf", "Sle
 AWAY = ("Absent", "Disabled", "Deferring", "StandbyOffline", "UnavailableOffline")
 PART = re.compile(r"\b(cpu|processor|memory|dimm|gpu|fan|drive|storage|pcie|sub-?system)s?\b", re.IGNORECASE)
 NO_HOST = re.compile(r"HGX_|BlueField|DPU", re.IGNORECASE)
-MOST_MW = 100_000_000
+LEAST_MW, MOST_MW = 10_000, 100_000_000  # of a node that runs: this program runs on it
 MOST_UJ = 2**63 - 1
 LONGEST = 30  # digits before or behind the point
 FINE = -3  # a counter in kWh with this many decimals moves every 3.6 kJ
@@ -79,7 +80,7 @@ def hosts_of(documents: Iterable[Document]) -> set[str]:
 
 def metrics_of(document: Document) -> Metrics:
     """Of an EnvironmentMetrics resource."""
-    power_mw = watts(document.get("PowerWatts"))
+    power_mw = _of_node(document.get("PowerWatts"))
     joules = _counter(document.get("EnergyJoules"))
     if joules is not None and (energy_uj := _scaled(joules, 6, MOST_UJ)) is not None:
         return Metrics(power_mw, energy_uj, is_fine=True)
@@ -96,7 +97,7 @@ def control_mw(document: Document) -> int | None:
     for control in [controls] if isinstance(controls, Mapping) else _mappings(controls):
         if PART.search(str(control.get("Name", ""))) or PART.search(str(control.get("PhysicalContext", ""))):
             continue
-        if _is_here(control) and (power_mw := watts(control.get("PowerConsumedWatts"))) is not None:
+        if _is_here(control) and (power_mw := _of_node(control.get("PowerConsumedWatts"))) is not None:
             return power_mw
     return None
 
@@ -121,6 +122,11 @@ def watts(value: Any) -> int | None:
     number = _number(value.get("Reading") if isinstance(value, Mapping) else value)
     found = _scaled(number, 3, MOST_MW) if number is not None else None
     return found or None
+
+
+def _of_node(value: Any) -> int | None:
+    found = watts(value)
+    return found if found is not None and found >= LEAST_MW else None
 
 
 def _counter(value: Any) -> Decimal | None:

@@ -11,6 +11,7 @@ sentence.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
 import ipaddress
@@ -54,12 +55,15 @@ class Answer:
 class Link:
     """The connection to one target, opened when needed and kept while it lasts. One exchange at a time."""
 
-    def __init__(self, place: Place, selector: selectors.BaseSelector, names: Names, key: str = "") -> None:
+    def __init__(
+        self, place: Place, selector: selectors.BaseSelector, names: Names, key: str = "", user: str = ""
+    ) -> None:
         self.place = place
         self._selector = selector
         self._names = names
         authority = f"[{place.host}]" if ":" in place.host else place.host
-        credentials = f"Authorization: Bearer {key}\r\n" if key else ""
+        shown = f"Basic {base64.b64encode(f'{user}:{key}'.encode()).decode()}" if user else f"Bearer {key}"
+        credentials = f"Authorization: {shown}\r\n" if key else ""
         self._head = (
             f" HTTP/1.1\r\nHost: {authority}:{place.port}\r\nUser-Agent: wattmill\r\n"
             f"Accept: text/plain;version=0.0.4,*/*;q=0.5\r\nAccept-Encoding: identity\r\n{credentials}\r\n"
@@ -347,9 +351,9 @@ class Scraper:
         self._names = names or Names()
         self._monotonic = monotonic
 
-    def link(self, place: Place, key: str = "") -> Link:
-        """A connection to a target, not opened yet; `key` is sent as a bearer token and to nobody else."""
-        return Link(place, self._selector, self._names, key)
+    def link(self, place: Place, key: str = "", user: str = "") -> Link:
+        """A connection to a target, not opened yet; `key`, a token or the `user`'s password, goes to nobody else."""
+        return Link(place, self._selector, self._names, key, user)
 
     def fetch(
         self,

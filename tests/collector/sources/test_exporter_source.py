@@ -197,11 +197,21 @@ def test_a_page_of_nothing_that_is_known_says_what_to_do(start: Start, exporter:
 
 
 def test_a_known_page_without_power_says_what_to_switch_on(start: Start, exporter: FakeExporter) -> None:
-    exporter.pages["/metrics"] = b'ipmi_up{collector="dcmi"} 0\nipmi_dcmi_power_consumption_watts 0\n'
+    exporter.pages["/metrics"] = b'ipmi_up{collector="chassis"} 1\nipmi_dcmi_power_consumption_watts 0\n'
     (absence,) = start([exporter.url()]).tick()
     assert isinstance(absence, AbsenceReading)
     assert (absence.subject, absence.reason) == ("host", "not_understood")
     assert "collector dcmi" in absence.detail
+
+
+def test_an_exporter_that_could_not_ask_its_controller_is_no_exporter_that_lacks_a_collector(
+    start: Start, exporter: FakeExporter
+) -> None:
+    exporter.pages["/metrics"] = b'ipmi_scrape_duration_seconds 0.1\nipmi_up{collector="dcmi"} 0\n'
+    (absence,) = start([exporter.url()]).tick()
+    assert isinstance(absence, AbsenceReading)
+    assert (absence.subject, absence.reason) == ("host", "unreachable")
+    assert "ipmi_up is 0" in absence.detail
 
 
 def test_a_board_that_is_no_longer_shown_is_said_until_it_is_forgotten(start: Start, exporter: FakeExporter) -> None:
@@ -264,6 +274,17 @@ def test_a_controller_is_asked_every_ten_seconds_at_most(start: Start, exporter:
     agent = start([exporter.url("/ipmi")], interval_s=2)
     found = [len(agent.tick()) for _ in range(11)]
     assert found == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+
+
+def test_one_whose_answers_come_a_tick_late_is_still_asked_every_ten_seconds(
+    start: Start, exporter: FakeExporter
+) -> None:
+    exporter.pages["/ipmi"] = page("ipmi")
+    exporter.hold()
+    agent = start([exporter.url("/ipmi")], interval_s=5)
+    assert agent.tick() == []
+    exporter.release()
+    assert [len(agent.tick()) for _ in range(3)] == [1, 1, 0]
 
 
 def test_an_answer_that_never_comes_is_a_timeout_and_asked_for_again(start: Start, exporter: FakeExporter) -> None:

@@ -77,6 +77,7 @@ def test_an_answer_may_be_longer_than_the_standard_says() -> None:
         (ACTIVE[:18].hex() + "00", "power_reading_inactive"),
         (ACTIVE[:18].hex() + "bf", "power_reading_inactive"),
         ("00 dc 00 00" + ACTIVE[4:].hex(), "no_power_reading"),
+        ("00 dc 09 00" + ACTIVE[4:].hex(), "no_power_reading"),
         ("00 dc ff ff" + ACTIVE[4:].hex(), "no_power_reading"),
     ],
 )

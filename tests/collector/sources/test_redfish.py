@@ -120,6 +120,18 @@ def test_supplies_are_the_last_resort(bmc: RedfishStandin, opened: list[RedfishC
     assert node.failure().reason == "no_power_reading"  # 4.5 kW of three supplies would be a lie
 
 
+def test_a_running_node_that_says_four_watts_is_read_by_what_goes_into_its_supplies(
+    bmc: RedfishStandin, opened: list[RedfishClient]
+) -> None:
+    """A PowerEdge XR8620t's own words."""
+    bmc.documents |= server_chassis(watts=4)
+    bmc.documents[f"{ROOT}/1/Power"]["PowerSupplies"] = [
+        {"Name": "PS1 Status", "PowerInputWatts": 180.0, "Status": {"State": "Enabled"}},
+        {"Name": "PS2 Status", "PowerInputWatts": 0.0, "Status": {"State": "Absent"}},
+    ]
+    assert Node(opened, BmcSettings(bmc.url)).power_mw() == 180_000
+
+
 def test_the_boards_baseboard_beside_the_node_is_not_added_and_not_taken(
     bmc: RedfishStandin, opened: list[RedfishClient]
 ) -> None:
@@ -144,6 +156,17 @@ def test_of_two_that_may_be_the_node_the_one_that_draws_more_is_taken_and_kept(
 def test_a_chassis_that_the_url_names_is_taken_at_its_word(bmc: RedfishStandin, opened: list[RedfishClient]) -> None:
     bmc.documents |= server_chassis(watts=400, name="Sled3") | {ROOT: collection()}
     assert Node(opened, BmcSettings(f"{bmc.url}{ROOT}/Sled3")).power_mw() == 400_000
+
+
+def test_a_node_on_the_second_page_of_chassis_is_found_and_pages_in_a_circle_end(
+    bmc: RedfishStandin, opened: list[RedfishClient]
+) -> None:
+    bmc.documents |= server_chassis(watts=565)
+    second = f"{ROOT}?$skip=1"
+    bmc.documents[f"{ROOT}/Fans"] = chassis("Fans", "Zone")
+    bmc.documents[ROOT] = {**collection(f"{ROOT}/Fans"), "Members@odata.nextLink": second}
+    bmc.documents[second] = {**collection(f"{ROOT}/1"), "Members@odata.nextLink": ROOT}
+    assert Node(opened, BmcSettings(bmc.url)).power_mw() == 565_000
 
 
 def test_a_manager_of_several_nodes_is_asked_for_a_name(bmc: RedfishStandin, opened: list[RedfishClient]) -> None:

@@ -136,7 +136,8 @@ def test_of_several_controls_the_whole_is_taken_and_its_parts_are_not_added() ->
         ({"PowerConsumedWatts": 324}, 324_000),  # Cisco: one control, not a list
         ([{"PowerConsumedWatts": None}, {"PowerConsumedWatts": 12}], 12_000),
         ([{"PowerConsumedWatts": 0}], None),
-        ([{"PowerConsumedWatts": 9, "Status": {"State": "Absent"}}], None),
+        ([{"PowerConsumedWatts": 4}], None),  # a PowerEdge XR8620t whose supply took 180 W
+        ([{"PowerConsumedWatts": 900, "Status": {"State": "Absent"}}], None),
         ([{"PhysicalContext": "GPU", "PowerConsumedWatts": 700}], None),
         ("Power", None),
         (None, None),

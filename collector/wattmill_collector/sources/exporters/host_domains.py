@@ -41,7 +41,7 @@ class Sum:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Domain:
-    """One domain of the host on one page. `power`: ways in order of preference; 0 W is no reading of a whole node.
+    """One domain of the host on one page. `power`: ways in order of preference; below 10 W is none of a whole node.
 
     `zones`: the powercap zones whose counter it is, where it is RAPL's own. `counter`: whose counter the energy is: the
     kernel's, since the host booted, or the exporter's.

@@ -22,7 +22,8 @@ class ExporterKind:
     """One exporter. `aliases`: how a person may call it; `markers`: beginnings of metric names, any of which is enough.
 
     `is_slow`: it asks a management controller while it is asked, which may take longer than a tick. `only_named`: read
-    only when the configuration says this kind. `advice`: what to do when its page shows no power.
+    only when the configuration says this kind. `advice`: what to do when its page shows no power. `up`: the series that
+    are 0 where it could not ask what it stands for.
     """
 
     name: str
@@ -34,10 +35,12 @@ class ExporterKind:
     is_slow: bool = False
     only_named: bool = False
     advice: str = ""
+    up: str = ""
 
     def names(self) -> frozenset[str]:
         """Every series name that reading this kind may need."""
-        return frozenset(self.boards.names() if self.boards else ()) | {*self.domain_names, PROCESS_START, BOOT_TIME}
+        read = {*self.domain_names, PROCESS_START, BOOT_TIME, *((self.up,) if self.up else ())}
+        return frozenset(self.boards.names() if self.boards else ()) | read
 
     @property
     def subject(self) -> str:
@@ -124,6 +127,7 @@ EXPORTER_KINDS: tuple[ExporterKind, ...] = (
         hosts.IPMI_NAMES,
         is_slow=True,
         advice="switch on its collector dcmi; no power sensor has a name that says what it measures",
+        up="ipmi_up",
     ),
     ExporterKind(
         "redfish_exporter",
@@ -134,6 +138,7 @@ EXPORTER_KINDS: tuple[ExporterKind, ...] = (
         hosts.REDFISH_NAMES,
         is_slow=True,
         advice="the controller reports neither the chassis' power nor its supplies' inputs",
+        up="redfish_up",
     ),
     ExporterKind(
         "idrac_exporter",

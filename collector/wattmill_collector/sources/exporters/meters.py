@@ -70,16 +70,19 @@ METER_KINDS: tuple[MeterKind, ...] = (
         (Part("rPDU2DeviceStatusEnergy", "0.1kWh"),),
         ("rPDU2DeviceStatusEnergyStartTime",),
     ),
-    MeterKind(  # :55468, :55719, :56539
+    MeterKind(  # :55468, :55719, :56539, :53844, :53932; Sentry3-MIB: tenths of a kilowatt-hour
         "servertech",
         "snmp_exporter",
         (Part("st4InputCordActivePower", "W"), Part("st4PhaseActivePower", "W"), Part("infeedPower", "W")),
-        (Part("st4InputCordEnergy", "0.1kWh"), Part("st4PhaseEnergy", "0.1kWh")),
+        (Part("st4InputCordEnergy", "0.1kWh"), Part("st4PhaseEnergy", "0.1kWh"), Part("infeedEnergy", "0.1kWh")),
     ),
-    MeterKind(  # :42791; the digits are walked only where the generator was told to
+    MeterKind(  # :42791, :38482; the digits are walked only where the generator was told to. inletActivePower: first PX
         "raritan",
         "snmp_exporter",
-        (Part("measurementsInletSensorValue", "W", _ACTIVE_POWER, "inletSensorDecimalDigits"),),
+        (
+            Part("measurementsInletSensorValue", "W", _ACTIVE_POWER, "inletSensorDecimalDigits"),
+            Part("inletActivePower", "W"),
+        ),
         (Part("measurementsInletSensorValue", "Wh", _ACTIVE_ENERGY, "inletSensorDecimalDigits"),),
     ),
     MeterKind(  # :6688, :6884, :7441, :6605, :7472
@@ -95,6 +98,8 @@ METER_KINDS: tuple[MeterKind, ...] = (
     ),
     MeterKind("infrapower", "snmp_exporter", (Part("pduMainActivePower", "W"),)),  # :24390, by the shipped expression
     MeterKind("liebert", "snmp_exporter", (Part("lgpPduPsEntryPwrTotal", "W"),)),  # :28291; its energy names no unit
+    # :63306, RFC 1628: what an uninterruptible supply gives, phase by phase; many leave upsInputTruePower at 0.
+    MeterKind("ups", "snmp_exporter", (Part("upsOutputPower", "W"),)),
     MeterKind(
         "redfish",
         "redfish_exporter",

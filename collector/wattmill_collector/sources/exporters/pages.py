@@ -15,6 +15,7 @@ from wattmill_collector.sources.exporters.board_pages import BoardPage, BoardVal
 from wattmill_collector.sources.exporters.host_domains import CHASSIS, Domain, range_uj
 from wattmill_collector.sources.exporters.kinds import BOOT_TIME, PROCESS_START, ExporterKind, recognise
 from wattmill_collector.sources.exporters.sums import MICRO, value_of
+from wattmill_collector.sources.exporters.units import decimal_of
 from wattmill_collector.sources.promtext import PageReader, Series
 from wattmill_collector.sources.rapl import ZONE
 from wattmill_collector.wire import HostReading
@@ -24,6 +25,7 @@ from wattmill_collector.wire import HostReading
 RANGES_UJ = {"package": (65_532_610_987, 262_143_328_850), "dram": (65_712_999_613, 262_143_328_850)}
 HOST_UW = 1_200_000_000  # as much as a domain can draw, in µW
 POWER_HIGHEST_MW = 100_000_000
+CHASSIS_LEAST_MW = 10_000  # a node that runs draws more, whatever its controller says
 
 
 class WrapGuess:
@@ -103,6 +105,12 @@ class ExporterPage:
         """How many rows could not be told to be of one board or another."""
         return sum(page.unnamed for _, page in self._boards)
 
+    def is_cut_off(self) -> bool:
+        """Whether every exporter of the page says that it could not ask the controller that it stands for."""
+        ups = {kind.up for kind in self.kinds}
+        said = [text for one, text in zip(self._reader.series, self._texts, strict=True) if one.name in ups]
+        return "" not in ups and bool(said) and all(decimal_of(text) == 0 for text in said)
+
     def started(self) -> str:
         """When the exporter's process started, as printed; empty where the page does not say."""
         return self._said(PROCESS_START)
@@ -115,8 +123,9 @@ class ExporterPage:
         found = []
         for kind, domain, kernels_uj, guess in self._domains:
             energy = value_of(domain.energy, self._texts, MICRO) if domain.energy else None
+            least_mw = CHASSIS_LEAST_MW if domain.name == CHASSIS else 0
             powers = (value_of(way, self._texts) for way in domain.power)
-            power = next((p for p in powers if p is not None and (p or domain.name != CHASSIS)), None)
+            power = next((p for p in powers if p is not None and p >= least_mw), None)
             if power is not None and power > POWER_HIGHEST_MW:
                 power = None
             if energy is None and power is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wattmill_collector.clock import Clock
 from wattmill_collector.log import LOG
+from wattmill_collector.secret_files import SecretError, read_secret
 from wattmill_collector.sources.addresses import Failure, place_of
 from wattmill_collector.sources.epochs import read_boot_id
 from wattmill_collector.sources.exporters.board_pages import BoardValues, board_epoch
@@ -55,6 +56,7 @@ class _Target:
     problems: Problems = dataclasses.field(default_factory=dict)
     since_us: dict[tuple[str, str, str], int] = dataclasses.field(default_factory=dict)
     left_out: set[str] = dataclasses.field(default_factory=set)
+    refused: Failure | None = None  # why it is never asked: its password can't be read
 
     def is_slow(self) -> bool:
         """Whether its answer may be waited for beyond a tick."""
@@ -97,11 +99,11 @@ class ExporterSource:
         self._targets: dict[str, _Target] = {}
         self._boards: dict[str, AcceleratorReading] = {}
         for exporter in exporters:
-            target = self._target(exporter.target)
+            target = self._target(exporter)
             target.kind = exporter.kind
             target.page = ExporterPage(named(exporter.kind), node, root)
         for meter in meters:
-            target = self._target(meter.target)
+            target = self._target(meter)
             target.meters.append((meter, MeterPage(meter)))
         for target in self._targets.values():
             names = frozenset[str]().union(*(page.names() for _, page in target.meters))
@@ -110,11 +112,16 @@ class ExporterSource:
     def read(self, time_us: int) -> list[Reading]:
         """Readings of boards, domains and meters, and AbsenceReadings for what can't be read."""
         self._owners.note_own(self._own(), time_us)
-        asked = [t for t in self._targets.values() if t.link.is_pending or self._is_due(t, time_us)]
+        for target in self._targets.values():
+            if target.refused is not None:
+                _fail(target, target.refused)
+        able = [target for target in self._targets.values() if target.refused is None]
+        asked = [t for t in able if t.link.is_pending or self._is_due(t, time_us)]
         now_us = self._clock.monotonic_us()
         for target in asked:
             if not target.link.is_pending:
                 target.asked_us = now_us
+                target.next_us = time_us + SLOW_EVERY_US  # from asking: what comes late is asked for as often
             elif now_us - target.asked_us > LONGEST_ANSWER_US:
                 target.link.close()  # and ask again
                 target.asked_us = now_us
@@ -126,12 +133,13 @@ class ExporterSource:
         for target, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Failure):
                 if answer.reason != "pending":
+                    target.next_us = 0
                     _fail(target, answer)
                 continue
             target.problems = {}
             readings += self._read_exporter(target, answer, time_us)
             readings += self._read_meters(target, answer, time_us)
-            target.next_us = time_us + (SLOW_EVERY_US if target.is_slow() else 0)
+            target.next_us = target.next_us if target.is_slow() else 0
         for target in self._targets.values():
             readings += _absences_of(target, time_us)
         return readings
@@ -144,10 +152,14 @@ class ExporterSource:
         """Close all connections."""
         self._scraper.close()
 
-    def _target(self, url: str) -> _Target:
+    def _target(self, settings: ExporterSettings | MeterSettings) -> _Target:
+        """The target at an address, with the user of whoever names it first."""
+        url = settings.target
         if url not in self._targets:
             place = place_of(url)
-            self._targets[url] = _Target(url, self._scraper.link(place), place.path)
+            key, refused = _password(settings)
+            link = self._scraper.link(place, key, settings.user)
+            self._targets[url] = _Target(url, link, place.path, refused=refused)
         return self._targets[url]
 
     def _is_due(self, target: _Target, time_us: int) -> bool:
@@ -201,7 +213,8 @@ class ExporterSource:
             detail = f"{page.unnamed_boards()} series name no board by UUID, address or number and can't be told apart"
             target.problems["accelerator", target.url, "unnamed"] = ("card_unknown", detail)
         if not boards and not domains:
-            target.problems[_subject(target)] = ("not_understood", _no_power(page))
+            said = ("unreachable", _cut_off(page)) if page.is_cut_off() else ("not_understood", _no_power(page))
+            target.problems[_subject(target)] = said
         for (subject, id_), seen_us in list(target.seen.items()):
             if (subject, id_) in shown:
                 continue
@@ -243,6 +256,18 @@ class ExporterSource:
         return readings
 
 
+def _password(settings: ExporterSettings | MeterSettings) -> tuple[str, Failure | None]:
+    """What to log in with, or why that can't be known."""
+    if not settings.user and settings.password_file is None:
+        return "", None
+    if not settings.user or settings.password_file is None:
+        return "", Failure("no_password", f"{settings.target} needs both, user and password_file")
+    try:
+        return read_secret(settings.password_file, "password"), None
+    except SecretError as error:
+        return "", Failure(error.reason, str(error))
+
+
 def _board(kind: ExporterKind, board: BoardValues, epoch: int) -> AcceleratorReading:
     name = board.name
     return AcceleratorReading(
@@ -272,7 +297,10 @@ def _subject(target: _Target) -> tuple[str, str, str]:
 def _fail(target: _Target, failure: Failure) -> None:
     of_exporter = [_subject(target)] if target.page is not None else []
     of_meters = [("meter", meter.name, "") for meter, _ in target.meters]
-    target.problems = dict.fromkeys([*of_exporter, *of_meters], (failure.reason, failure.detail))
+    detail = failure.detail
+    if failure.reason == "http_500" and (target.meters or target.is_slow()):
+        detail += "; such an exporter does so when what it asks does not answer: check target and module in the url"
+    target.problems = dict.fromkeys([*of_exporter, *of_meters], (failure.reason, detail))
 
 
 def _no_kind(target: _Target) -> str:
@@ -281,6 +309,15 @@ def _no_kind(target: _Target) -> str:
     return (
         "the page has no metric of an exporter that is known here; correct the target, or take it from `exporters:` "
         "(docs/exporters.md lists those that are known)"
+    )
+
+
+def _cut_off(page: ExporterPage) -> str:
+    who = " and ".join(dict.fromkeys(kind.name for kind in page.kinds))
+    ups = " and ".join(dict.fromkeys(kind.up for kind in page.kinds))
+    return (
+        f"{who} says that it could not ask the management controller ({ups} is 0); check the target in this exporter's "
+        "url, and user and password in the exporter's own configuration"
     )
 
 
