@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from wattmill_collector.catalogue import INT64_MAX
-from wattmill_collector.sources.gateway_tables import DIMENSIONS, FIELDS, PROCESS_START, Family, GatewayKind
+from wattmill_collector.sources.gateway_tables import DIMENSIONS, FIELDS, PROCESS_START, RESOURCE, Family, GatewayKind
 from wattmill_collector.sources.promtext import PageReader, ParseError, Series, number
 from wattmill_collector.wire import MAX_KEY_BYTES
 
@@ -78,6 +78,7 @@ class GatewayPage:
         self.kind: GatewayKind | None = None
         self.process_start = b""
         self.shown: frozenset[int] = frozenset()  # the fields whose family is on the page
+        self.not_computed = 0  # tokens that were counted, though no engine computed them
         self._kinds = tuple(kinds)
         self._labels = dict(labels or {})
         self._providers = frozenset(map(str.casefold, providers))
@@ -86,9 +87,10 @@ class GatewayPage:
         self._planned: tuple[Series, ...] | None = None
         self._places: tuple[_Place, ...] = ()
         self._start_place: int | None = None
+        self._not_computed: list[int] = []
 
     def read(self, page: bytes) -> list[Line]:
-        """The series that count tokens or requests. Sets `kind`, `shown` and `process_start`, as it is printed.
+        """The series that count tokens or requests. Sets `kind`, `shown`, `not_computed`, `process_start`.
 
         Errors: ParseError; NotUnderstoodError.
         """
@@ -103,6 +105,7 @@ class GatewayPage:
             self._plan(self._reader.series, self._empty_families(page))
             self._planned = self._reader.series
         self.process_start = b"" if self._start_place is None else texts[self._start_place]
+        self.not_computed = sum(_count(texts[index]) or 0 for index in self._not_computed)
         return [Line(p.key, p.consumer, p.field, _count(texts[p.index])) for p in self._places]
 
     def _recognise(self, page: bytes) -> None:
@@ -110,7 +113,8 @@ class GatewayPage:
             prefix = kind.prefix(page)
             if prefix is not None:
                 self.kind, self._prefix = kind, prefix
-                self._reader = PageReader({PROCESS_START, *(prefix + name for name in kind.families())})
+                names = {*(prefix + name for name in kind.families()), kind.not_computed} - {""}
+                self._reader = PageReader({PROCESS_START, RESOURCE, *names})
                 return
         wanted = self._kinds[0].name if len(self._kinds) == 1 else "any gateway that is known here"
         raise NotUnderstoodError(f"the page has no token counter of {wanted}")
@@ -135,17 +139,30 @@ class GatewayPage:
         starts = by_name.get(PROCESS_START, [])
         # One with labels was passed on by a collector, and speaks of somebody else.
         self._start_place = starts[0] if len(starts) == 1 and not labels[starts[0]] else None
+        self._not_computed = by_name.get(self.kind.not_computed, [])
+        resources = by_name.get(RESOURCE, []) if self.kind.resource else []
+        common = labels[resources[0]] if len(resources) == 1 else {}
         places: list[_Place] = []
         shown: set[int] = set()
         drew: set[Consumer] = set()
+        telling: set[str] = set()  # labels of the series that count tokens
         for field, name in enumerate(FIELDS):
             ways = self.kind.fields.get(name, ())
             found = {way: self._matching(by_name, labels, way) for way in ways}
-            chosen = next((way for way in ways if found[way]), None)
-            if chosen is not None or any(way.name in typed and not way.label for way in ways):
+            there = [way for way in ways if found[way]]
+            if name == "requests_finished":  # one that does not say who, where the settings ask for it, is of no use
+                asked = telling.intersection(label.replace(".", "_") for label in self._labels.values())
+                there = [way for way in there if asked <= {*common, *labels[found[way][0]]}]
+            chosen = there[0] if there else None
+            silent = not any(found.values()) and any(way.name in typed and not way.label for way in ways)
+            if chosen is not None or silent:
                 shown.add(field)
             for index in found[chosen] if chosen else ():
-                consumer = self._consumer(labels[index])
+                said = common | labels[index]
+                if name == "requests_finished":  # of LiteLLM's it may say more, such as `user_agent`
+                    said = {label: value for label, value in said.items() if label in telling}
+                telling.update(said)
+                consumer = self._consumer(said)
                 # A family of requests that tells callers less apart than the tokens' would make up consumers.
                 if consumer is not None and (name != "requests_finished" or consumer in drew):
                     key = (series[index].name, tuple(sorted(labels[index].items())))
@@ -156,8 +173,12 @@ class GatewayPage:
     def _matching(
         self, by_name: Mapping[str, list[int]], labels: Sequence[Mapping[str, str]], family: Family
     ) -> list[int]:
-        places = by_name.get(self._prefix + family.name, [])
-        return [i for i in places if not family.label or labels[i].get(family.label) in family.values]
+        found: dict[tuple[tuple[str, str], ...], int] = {}
+        for name in family.names:
+            for index in by_name.get(self._prefix + name, ()):
+                if not family.label or labels[index].get(family.label) in family.values:
+                    found.setdefault(tuple(sorted(labels[index].items())), index)
+        return list(found.values())
 
     def _consumer(self, labels: Mapping[str, str]) -> Consumer | None:
         """None: its provider is not one that is wanted."""

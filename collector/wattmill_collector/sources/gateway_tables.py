@@ -4,8 +4,9 @@ Each field has alternatives in order of preference; the first whose family the p
 Input is all input and output all output: cached and cache-creation input are parts of the one, reasoning of the other,
 `total` is their sum, and none of them is ever added. A gateway counts when a request ends.
 
-Not read: LiteLLM's `litellm_cached_tokens_metric`, which counts answers out of its own cache, for which nothing was
-computed. Sources are cited beside each entry; facts/engines 5 has the pitfalls.
+LiteLLM counts answers out of its own cache, for which nothing was computed, like any other. How many tokens these were
+it shows as one sum only (`litellm_cached_tokens_metric`): that can't be taken out of input and output, so it is told.
+Sources are cited beside each entry; facts/engines 5 has the pitfalls.
 """
 
 from __future__ import annotations
@@ -17,15 +18,26 @@ from collections.abc import Iterator, Mapping
 FIELDS = ("input_tokens", "cached_input_tokens", "output_tokens", "requests_finished")
 DIMENSIONS = ("model", "provider", "team", "api_key", "user", "agent")
 PROCESS_START = "process_start_time_seconds"
+RESOURCE = "target_info"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Family:
-    """Series of one name; of those, where `label` is given, the ones whose label has one of `values`."""
+    """Series of one name; of those, where `label` is given, the ones whose label has one of `values`.
+
+    `also`: other spellings of it. A page on which several clients stand may have more than one; series with the same
+    labels under two of them are one.
+    """
 
     name: str
     label: str = ""
     values: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its spellings."""
+        return (self.name, *self.also)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +47,9 @@ class GatewayKind:
     `markers` are beginnings of names, any of which is enough; where there are `mentions`, one of them has to stand
     somewhere on the page too. `labels`: for each dimension the labels to look at, the first that says anything counts.
     `prefixed`: an exporter may have put its own word before the names. `keeps`: a series that was shown stays on the
-    page while its process lives; a collector of many processes' series drops those that rest.
+    page while its process lives; a collector of many processes' series drops those that rest. `resource`: what
+    `target_info` says holds for all series, when the page has just one. `not_computed`: a counter of tokens that the
+    others count too, though no engine computed them.
     """
 
     name: str
@@ -45,10 +59,12 @@ class GatewayKind:
     mentions: tuple[str, ...] = ()
     prefixed: bool = False
     keeps: bool = True
+    resource: bool = False
+    not_computed: str = ""
 
     def families(self) -> Iterator[str]:
         """Every name that reading this kind may need, without a prefix."""
-        return (family.name for ways in self.fields.values() for family in ways)
+        return (name for ways in self.fields.values() for family in ways for name in family.names)
 
     def prefix(self, page: bytes) -> str | None:
         """What stands before this kind's names on a page, nothing as a rule; None when the page is not of this kind."""
@@ -60,9 +76,12 @@ class GatewayKind:
         return found[1].decode() if found else None
 
 
-# litellm/types/integrations/prometheus.py at 1.109.1; before 1.7x the names had no `_metric`. A key's alias is unique
-# among keys; a user is the caller's own (`end_user`), else the one the key belongs to. An e-mail address is read only
-# where the settings ask for it.
+# litellm/types/integrations/prometheus.py at 1.109.1, and pages of 1.80.5 and 1.108.7; before 1.7x the names had no
+# `_metric`. A key's alias is unique among keys; a user is the caller's own (`end_user`, where LiteLLM was told to show
+# it), else the one the key belongs to. An e-mail address is read only where the settings ask for it. Retries and
+# fallbacks count once, under the model that answered; what fails counts nothing. 1.80 counts a `/v1/responses` that it
+# passes on as a chat twice, the second time under the model's alias, and a stream without usage by a tokenizer of its
+# own; 1.108 does neither. The latency's count has no answers out of LiteLLM's cache, `litellm_requests_metric` has.
 LITELLM = GatewayKind(
     name="litellm",
     markers=("litellm_",),
@@ -86,6 +105,7 @@ LITELLM = GatewayKind(
         "user": ("end_user", "user"),
         "agent": ("agent_id", "user_agent"),
     },
+    not_computed="litellm_cached_tokens_metric_total",
 )
 
 _TYPE = "gen_ai_token_type"
@@ -98,18 +118,19 @@ _USAGES = (f"{_USAGE}_sum", f"{_USAGE}_token_sum", f"{_USAGE}_tokens_sum", f"{_U
 _COUNTS = (f"{_USAGE}_count", f"{_USAGE}_token_count", f"{_USAGE}_tokens_count")
 
 
-def _usage(names: tuple[str, ...], values: tuple[str, ...]) -> tuple[Family, ...]:
-    return tuple(Family(name, _TYPE, values) for name in names)
+def _usage(names: tuple[str, ...], values: tuple[str, ...]) -> Family:
+    return Family(names[0], _TYPE, values, names[1:])
 
 
 # semantic-conventions v1.40; `gen_ai_server_*` are durations and are not read. OpenLIT's counters have names of their
-# own. Of the histogram of output tokens the count is that of requests. The model is the one that was sent on, not the
-# one that the caller asked for.
+# own. The count of the histogram of input tokens is that of requests: embeddings have no output. The model is the one
+# that was sent on, not the one that the caller asked for. A client that asks for a stream without usage gets it counted
+# by OpenLIT's own tokenizer, and by nobody in openai-v2 and OpenLLMetry.
 _GEN_AI_FIELDS = {
-    "input_tokens": (*_usage(_USAGES, _INPUT), Family("gen_ai_usage_input_tokens_total")),
-    "cached_input_tokens": _usage(_USAGES, _CACHED),
-    "output_tokens": (*_usage(_USAGES, _OUTPUT), Family("gen_ai_usage_output_tokens_total")),
-    "requests_finished": _usage(_COUNTS, _OUTPUT),
+    "input_tokens": (_usage(_USAGES, _INPUT), Family("gen_ai_usage_input_tokens_total")),
+    "cached_input_tokens": (_usage(_USAGES, _CACHED),),
+    "output_tokens": (_usage(_USAGES, _OUTPUT), Family("gen_ai_usage_output_tokens_total")),
+    "requests_finished": (_usage(_COUNTS, _INPUT), _usage(_COUNTS, _OUTPUT)),
 }
 _GEN_AI_LABELS = {
     "model": ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_original_model"),
@@ -135,6 +156,7 @@ OTEL = GatewayKind(
     labels=_GEN_AI_LABELS,
     prefixed=True,
     keeps=False,
+    resource=True,
 )
 
 # sgl-model-gateway: counted by its gRPC workers only; no caller is told apart.

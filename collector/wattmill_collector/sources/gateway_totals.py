@@ -7,8 +7,8 @@ on where the last one was. Differences are taken series by series before they ar
   zero. But a collector drops series that rest and shows them again, so of its pages a new series is only a baseline.
 - A series that falls is not believed at once. If the next reading goes on from the fallen value, it began again at
   zero; if it returns, that was a glitch (so a series that began again and passed where it stood within one reading is
-  counted from there only). When every series that had counted fell, and there were two or more, the
-  gateway was started again, and that is believed at once.
+  counted from there only). When every series that had counted tokens fell, and there were two or more,
+  the gateway was started again, and that is believed at once.
 - From then on the consumer's total is no longer the plain sum: it begins at zero, at the reading before, under an epoch
   of its own. An agent that forgets all this shows the plain sum under the old epoch, and the service, which knows no
   start of that, takes it for a baseline. So a restart of the agent may lose a minute then; nothing is ever counted
@@ -133,7 +133,9 @@ class Totals:
         ]
 
     def _fell_together(self, lines: Sequence[Line]) -> bool:
-        known = [(self._series[line.key], line.value) for line in lines if line.key in self._series]
+        # Of requests there may be as many again: one before, one since.
+        told = [line for line in lines if line.key in self._series and FIELDS[line.field] != "requests_finished"]
+        known = [(self._series[line.key], line.value) for line in told]
         counted = [(series.value, value) for series, value in known if series.value > 0]
         return len(counted) > 1 and all(value is not None and value < old for old, value in counted)
 

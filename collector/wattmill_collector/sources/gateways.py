@@ -39,6 +39,7 @@ class _Target:
     totals: Totals
     problem: str = ""
     since_us: int = 0
+    not_computed: int = 0
 
 
 class GatewaySource:
@@ -69,6 +70,8 @@ class GatewaySource:
         readings: list[Reading] = []
         for target, answer in zip(self._targets, self._ask(), strict=True):
             if isinstance(answer, Failure):
+                if answer.reason in ("http_401", "http_403"):  # LiteLLM's page wants a key, as a rule
+                    answer = Failure(answer.reason, f"{answer.detail}; name a file with a key it takes in `key_file`")
                 readings += _absence(target, answer, time_us)
                 continue
             try:
@@ -124,10 +127,15 @@ class GatewaySource:
             keeps=page.kind.keeps or start_us is not None,
         )
         unusable = sum(line.value is None for line in lines)
+        before, target.not_computed = target.not_computed, page.not_computed
+        idle = page.not_computed - (before if before <= page.not_computed else 0)
         if not totals:
             failure = Failure("no_series", "the gateway shows none of its token counters yet")
         elif unusable:
             failure = Failure("not_a_number", f"{unusable} of its series have a value that can't be used")
+        elif idle:
+            what = f"{idle} of the tokens it counted are of answers out of its own cache, which no engine computed"
+            failure = Failure("not_computed", f"{what}: its consumers' shares hold them")
         else:
             failure = Failure("", "")
         sent: list[Reading] = [

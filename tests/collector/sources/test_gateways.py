@@ -395,6 +395,15 @@ def test_what_cannot_be_read_is_an_absence_with_its_reason(page: bytes | Failure
     assert gateway.one(litellm({"a/k": (1, 1)})).input_tokens == 1
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_page_that_wants_a_key_is_told_with_what_to_do(status: int) -> None:
+    gateway = Gateway(Failure(f"http_{status}", f"the target answers {status}"))
+    [absence] = gateway.read()
+    assert isinstance(absence, AbsenceReading)
+    assert absence.reason == f"http_{status}"
+    assert absence.detail == f"the target answers {status}; name a file with a key it takes in `key_file`"
+
+
 @pytest.mark.parametrize("value", ["NaN", "-3", "1.5", "+Inf", "1e30", "abc"])
 def test_a_value_that_is_none_is_left_out_and_said(value: str) -> None:
     good = litellm({"a/k": (10, 1), "b/k": (5, 1)})
