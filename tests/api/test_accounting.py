@@ -86,6 +86,21 @@ def test_accounts(connection: psycopg.Connection[Any]) -> None:
     assert ledger(connection) == {SERVING: 600, IDLE_LOADED: 180, IDLE_EMPTY: 42, UNATTRIBUTED: 30}
 
 
+def test_the_interval_in_which_a_board_was_left_is_nobodys_and_not_an_empty_boards(
+    connection: psycopg.Connection[Any],
+) -> None:
+    node = Node()
+    board = node.board("GPU-a")
+    engine = node.engine(E, ["GPU-a"])
+    node.tick()
+    node.tick(energy={"GPU-a": 700}, tokens={E: (0, 0, 1)})
+    engine.silent, board.processes, board.memory_used_bytes = True, 0, 600 * 2**20
+    node.tick(energy={"GPU-a": 650})  # it was killed somewhere in between
+    node.tick(energy={"GPU-a": 70})
+    post_and_close(connection, node)
+    assert ledger(connection) == {SERVING: 700, UNATTRIBUTED: 650, IDLE_EMPTY: 70}
+
+
 def test_tensor_parallel_tokens_are_divided_whole(connection: psycopg.Connection[Any]) -> None:
     node = Node()
     boards = [f"GPU-{i}" for i in range(4)]

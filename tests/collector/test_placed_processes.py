@@ -30,14 +30,24 @@ FAMILY = 'n=$1; shift; while [ $n -gt 0 ]; do sleep 600 >/dev/null & echo "$!"; 
 class Engine:
     """A fake engine in a process of its own, with some children that hold boards."""
 
-    def __init__(self, folder: Path, name: str, children: int) -> None:
+    def __init__(self, folder: Path, name: str, children: int, *, waits: bool = False) -> None:
         state = folder / f"{name}.json"
         state.write_text("{}")
         serve = [sys.executable, str(FAKE_ENGINE), "--port", "0", "--state", str(state)]
-        command = ["sh", "-c", FAMILY, name, str(children), *serve]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert self.process.stdout is not None
+        command = ["sh", "-c", ("read line; " if waits else "") + FAMILY, name, str(children), *serve]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.pid = self.process.pid
+        self.children: list[int] = []
+        if not waits:
+            self.open_port(children)
+
+    def open_port(self, children: int = 0) -> None:
+        """Have it serve; its address is known then."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
         self.children = [int(self.process.stdout.readline()) for _ in range(children)]
         port = self.process.stdout.readline().removeprefix("listening on ").strip()
         self.url = f"http://127.0.0.1:{port}/metrics"
@@ -176,3 +186,51 @@ def test_the_boards_of_another_nodes_engine(node: Node) -> None:
     worker = found["http://leader:8000/metrics"]
     assert (worker.accelerators, worker.role, worker.activity_ppm) == (node.uuids(1, 2), "worker", 800_000)
     assert found[local.url].accelerators == node.uuids(0)
+
+
+def test_what_a_killed_engine_leaves_is_nobodys_from_the_next_tick_on(node: Node) -> None:
+    one, two = node.start(1), node.start(1)
+    node.gpus.set_processes(0, [*one.children, *two.children])
+    node.open(EngineSettings(one.url), EngineSettings(two.url))
+    assert {r.method for r in node.engines_at(0).values()} == {"share"}
+    one.kill()
+    os.kill(one.children.pop(), signal.SIGKILL)
+    node.gpus.set_processes(0, two.children)
+    (second,) = node.engines_at(1).values()  # the tick that finds it gone
+    assert (second.accelerators, second.method, second.confidence) == (node.uuids(0), "process", "high")
+    counts = {r.uuid: r.process_count for r in node.read(2) if isinstance(r, AcceleratorReading)}
+    assert counts == dict.fromkeys(node.uuids(0), 1) | dict.fromkeys(node.uuids(1, 2, 3), 0)
+    lists = node.gpus.calls(0, "processes")
+    for second_of in (3, 4, 5):  # a dead engine is no sign again and again
+        node.read(second_of)
+    assert node.gpus.calls(0, "processes") == lists
+
+
+def test_a_worker_that_moves_below_a_server_that_stays(node: Node) -> None:
+    """As a server that starts one process for each model it loads."""
+    other, server = node.start(1), node.start(2)
+    old, new = server.children
+    node.gpus.set_processes(3, other.children)
+    node.gpus.set_processes(0, [old])
+    node.open(EngineSettings(other.url), EngineSettings(server.url))
+    assert node.engines_at(0)[server.url].accelerators == node.uuids(0)
+    server.children.remove(old)
+    os.kill(old, signal.SIGKILL)
+    node.gpus.set_processes(0, [])
+    assert node.engines_at(1)[server.url].accelerators == ()
+    node.gpus.set_processes(1, [new])
+    node.gpus.set(1, memory_used_bytes=500 * 2**20)  # a context, and nothing loaded yet
+    assert node.engines_at(2)[server.url].accelerators == node.uuids(1)
+    assert node.engines_at(2)[other.url].accelerators == node.uuids(3)
+
+
+def test_a_port_that_opens_late_is_read_at_the_tick_after_the_next(node: Node) -> None:
+    engine = Engine(node.folder, "late", 0, waits=True)
+    node.engines.append(engine)
+    node.gpus.set_processes(0, [engine.pid])
+    node.open()
+    for second in range(35, 40):  # settled: nothing has changed for long
+        assert node.engines_at(second) == {}
+    engine.open_port()
+    assert node.engines_at(40) == {}
+    assert node.engines_at(41)[engine.url].accelerators == node.uuids(0)

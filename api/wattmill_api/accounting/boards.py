@@ -164,10 +164,17 @@ def ledger(intervals: BoardIntervals, engines: EngineIntervals, fleet: Fleet, wi
 
 
 def _occupancy(boards: Samples) -> NDArray[np.uint8]:
-    """Whether something lives on the board, from processes and memory: a process list may be blind, memory is not."""
+    """Whether something lives on the board, from processes and memory: a process list may be blind, memory is not.
+
+    One entry per sample, of the interval that it ends. What left the board in between drew its part of that energy
+    until nobody knows when: such an interval is not an empty board's.
+    """
     processes, memory = boards["process_count"], boards["memory_used_bytes"]
     occupied = (processes > 0) | (memory >= EMPTY_BELOW_BYTES)
-    empty = ~occupied & (memory >= 0)
+    left = np.zeros(boards.count, bool)
+    left[1:] = occupied[:-1]
+    left[boards.offsets[:-1][np.diff(boards.offsets) > 0]] = False
+    empty = ~occupied & ~left & (memory >= 0)
     return np.where(
         occupied, attribution.OCCUPIED, np.where(empty, attribution.EMPTY, attribution.UNKNOWN_OCCUPANCY)
     ).astype(np.uint8)

@@ -95,7 +95,9 @@ def lay_out(
         if seat.target not in held:
             found = node.by_processes(seat.target)
             is_only = seat.allocation is None and len(engines) == 1
-            held[seat.target] = node.by_exclusion(seat) if is_only and not (found.boards or found.doubt) else found
+            one = node.by_exclusion(seat) if is_only and not (found.boards or found.doubt) else found
+            one.doubt = one.doubt or ("" if one.boards else node.doubts.get(seat.target, ""))
+            held[seat.target] = one
     waiting = [seat.target for seat in seats if seat.is_worker and seat.target not in held]
     for target in waiting:
         rest = node.left_over(board for one in held.values() for board in one.boards)

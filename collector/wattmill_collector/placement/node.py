@@ -22,9 +22,9 @@ WHOLE = (Piece("", PPM, ""),)
 class Seat:
     """What is known of one engine before it is placed.
 
-    `listener` is the process at its target, `peer` its address where that is not this host's own; `allocation` what the
-    kubelet gave to its pod; None: not known. `shares_ppm` go with `accelerators`. A worker is the part of an engine of
-    another node: it has no process of its own to be found by.
+    `listener` is the process at its target's `port`, `peer` its address where that is not this host's own; `allocation`
+    what the kubelet gave to its pod; None: not known. `shares_ppm` go with `accelerators`. A worker is the part of an
+    engine of another node: it has no process of its own to be found by.
     """
 
     target: str
@@ -35,6 +35,7 @@ class Seat:
     shares_ppm: tuple[int, ...] = ()
     peer: tuple[str, int] | None = None
     is_worker: bool = False
+    port: int = 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -60,9 +61,9 @@ class Node:
     ) -> None:
         self.table, self.known, self.taken = table, known, taken
         self.holders = {p for board in boards for p in board.pids or () if not is_mps_server(p, table)}
+        asked = {s.target: (s.listener, s.peer, s.port) for s in seats if s.holds_accelerators}
         networks = Networks(self.holders, table)
-        servers = {s.target: networks.server(s.listener, s.peer) for s in seats if s.holds_accelerators}
-        self.servers = {target: process for target, process in servers.items() if process is not None}
+        self.servers, self.doubts = networks.servers(asked), networks.doubts
         kin = Kin(self.servers, table)
         self.theirs: dict[str, set[int]] = {target: set() for target in self.servers}
         for pid in sorted(self.holders):

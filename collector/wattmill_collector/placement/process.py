@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from wattmill_collector.clock import boot_id, boot_instant_us
-from wattmill_collector.placement.sockets import listening_sockets
+from wattmill_collector.placement.sockets import listening_inodes, listening_sockets
 
 PROC = Path("/proc")
 SEARCH_AGAIN_US = 300_000_000
@@ -77,6 +77,15 @@ class Processes:
             return None
         return parse_stat(stat)
 
+    def runs(self, process: Process) -> bool:
+        """Whether it is there still, and not only waits to be collected by its parent."""
+        try:
+            stat = (self.root / str(process.pid) / "stat").read_bytes()
+        except OSError:
+            return False
+        now = parse_stat(stat)
+        return now is not None and now.start_ticks == process.start_ticks and not is_zombie(stat)
+
     def start_us(self, process: Process) -> int:
         """When the process was started, to the kernel's tick (10 ms)."""
         tick_us = 1_000_000 // self._ticks_per_second
@@ -111,19 +120,38 @@ class Processes:
         except OSError:
             return ""  # the process has ended
 
-    def sockets(self, pid: int) -> set[int]:
-        """Inodes of a process's sockets; empty when this user may not look."""
+    def descriptors(self, pid: int) -> set[str]:
+        """What a process has open, as /proc names it: `socket:[inode]`, a path; empty when this user may not look."""
         folder = f"{self.root}/{pid}/fd"
         try:
             names = os.listdir(folder)
         except OSError:
             return set()  # the process ended, or is another user's
-        links = [_link(f"{folder}/{name}") for name in names]
+        return {_link(f"{folder}/{name}") for name in names}
+
+    def sockets(self, pid: int) -> set[int]:
+        """Inodes of a process's sockets; empty when this user may not look."""
+        links = self.descriptors(pid)
         return {int(link[8:-1]) for link in links if link.startswith("socket:[") and link[8:-1].isdigit()}
 
     def network(self, pid: int | str = "self") -> str:
         """The network namespace of a process, this one's by default; "" when this user may not look."""
         return _link(f"{self.root}/{pid}/ns/net")
+
+    def networks_open(self, pid: int) -> set[str]:
+        """The network namespaces that a process has open; empty when this user may not look.
+
+        One that is mounted somewhere is named by that path, as /var/run/netns is: then its inode tells which it is.
+        """
+        folder = f"{self.root}/{pid}/fd"
+        found = {link for link in self.descriptors(pid) if link.startswith("net:[")}
+        paths = {word.rpartition("/")[2] for word in self.command(pid) if "/" in word}
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                link = _link(f"{folder}/{name}")
+                if "/" in link and link.rpartition("/")[2] in paths:
+                    found.add(f"net:[{os.stat(f'{folder}/{name}').st_ino}]")
+        return found
 
     def pids(self) -> list[int]:
         """All processes."""
@@ -138,6 +166,15 @@ class Processes:
             with contextlib.suppress(OSError):  # without sock_diag /proc says the same, at fifty times the price
                 return listening_sockets()
         return self.listening_in(self.root)
+
+    def listening_inodes(self) -> frozenset[int]:
+        """The inodes alone, for a look at every tick; none where the kernel would make that dear."""
+        if self.root != PROC:
+            return frozenset(self.listening().values())
+        try:
+            return listening_inodes()
+        except OSError:
+            return frozenset()
 
     def listening_in(self, folder: Path) -> dict[tuple[str, int], int]:
         """The same of the network namespace of the process whose folder in /proc it is."""
@@ -165,6 +202,12 @@ def parse_stat(stat: bytes) -> Process | None:
         return Process(int(pid), int(fields[1]), int(fields[2]), int(fields[19]))
     except (ValueError, IndexError):
         return None
+
+
+def is_zombie(stat: bytes) -> bool:
+    """Whether /proc/PID/stat is that of a process that has ended; its threads may outlive the first of them."""
+    fields = stat.rpartition(b")")[2].split()
+    return fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
 
 
 def parse_home(text: str) -> Home:
@@ -239,7 +282,7 @@ class Listeners:
             self._unowned = {inode: until for inode, until in self._unowned.items() if inode in inodes}
         inode = inode_of(self._table[1], address, port)
         known = self._known.get(inode)
-        if known is not None and self._runs(known):
+        if known is not None and self.processes.runs(known):
             return known
         if not inode or 0 < self._unowned.get(inode, 0) - now_us <= SEARCH_AGAIN_US:
             return None
@@ -249,10 +292,6 @@ class Listeners:
         else:
             self._known[inode] = owner
         return owner
-
-    def _runs(self, process: Process) -> bool:
-        now = self.processes.get(process.pid)
-        return now is not None and now.start_ticks == process.start_ticks
 
     def _owner(self, inode: int, likely: Iterable[int]) -> Process | None:
         table = self.processes

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from wattmill_collector.clock import Clock, SystemClock
 from wattmill_collector.placement import Board, Placement
 from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
+from wattmill_collector.placement.signs import Pace
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure, place_of
 from wattmill_collector.sources.engine_evidence import evidence_of
+from wattmill_collector.sources.engine_fronts import TURNS, takes_turns, tell_copies
 from wattmill_collector.sources.engine_histograms import is_due
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
 from wattmill_collector.sources.engine_placing import PLACE_EVERY_US, Hardware, Placer
@@ -27,7 +29,9 @@ from wattmill_collector.sources.engine_target import (
     About,
     Problems,
     Target,
+    about_path,
     absences_of,
+    hung_up,
     join,
     may_be_here,
     parse_about,
@@ -56,9 +60,10 @@ MOST_POD_TARGETS = 256  # 8 boards of 7 slices, some ports each
 class EngineSource:
     """Reads all configured engines, and those it finds behind the processes that hold a board.
 
-    `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked every 10 s.
+    `boards` gives the node's accelerators with their process lists (`placement.boards_of`); it is asked at every tick.
     Such lists are up to 10 s old: `list_processes` has them read afresh at a tick at which an engine shows up as
-    another process, whose counters begin at zero and must not lack their boards. `busy` and `utilisation` are
+    another process, whose counters begin at zero and must not lack their boards, and at one at which an engine stops
+    answering or a process on a board has ended, whose board is nobody's from then on. `busy` and `utilisation` are
     `Hardware`'s. `workers` are boards that compute for engines of other nodes. `pods` shows the pods of this node,
     where there are any: their engines are read, placed and named as they say.
 
@@ -97,7 +102,7 @@ class EngineSource:
         self._workers = configured_workers(workers)
         self._pod_workers: list[Worker] = []
         self._workers_as_of: tuple[int, set[PodKey]] = (-1, set())
-        self._looked_at_us = -PLACE_EVERY_US
+        self._look_pace = Pace()
         self._targets = [self._target(one) for one in engines]
 
     def read(self, time_us: int) -> list[Reading]:
@@ -124,14 +129,16 @@ class EngineSource:
         self._ask_about(
             [t for t, _ in understood], self._deadline_s - (self._clock.monotonic_us() - began_monotonic_us) / 1e6
         )
-        self._place(time_us, self._lists_are_stale([t for t, _ in understood], time_us))
+        gone = any(hung_up(target, found.get(target.settings.target, {})) for target in asked)
+        self._place(time_us, self._lists_are_stale([t for t, _ in understood], time_us), doubtful=gone)
+        copies = tell_copies([(t, values, self._placer.of(t.settings.target)) for t, values in understood])
         readings: list[Reading] = []
         for target, values in understood:
             placement = self._placer.of(target.settings.target)
             names = self._names(target, placement)
             activity_ppm = self._placer.activity_ppm(target.settings.target)
             readings += readings_of(target, values, placement, names, activity_ppm)
-            found[target.settings.target] |= problems_of(placement)
+            found[target.settings.target] |= problems_of(placement) | copies.get(target.settings.target, {})
         for target in asked:
             if target.confirmed and target.settings.target in found:
                 readings += absences_of(target, target.settings.target, found[target.settings.target], time_us)
@@ -169,19 +176,23 @@ class EngineSource:
             evidence = evidence_of(target, answer, began_us, self._processes)
             if evidence is None:
                 return [], {"": ("restarting", "the engine was restarted while it was read")}
+            turns = takes_turns(target, evidence.epoch, time_us)
             if evidence.epoch != (target.evidence or evidence).epoch or (
                 not evidence.epoch and page.has_lost_its_choice()
             ):
                 page.forget()
                 target.about = None
             target.evidence = evidence
+            if turns:
+                return [], {"": TURNS}
             values = page.values(time_us)
         except NotUnderstoodError as error:
             return [], {"": ("not_understood", str(error))}
         except ParseError as error:
             return [], {"": ("not_understood", f"the page can't be read: {error}")}
         if not values:
-            return [], {"": ("no_series", "the engine shows none of its counters yet")}
+            why = page.kind.without_tokens if page.kind else ""
+            return [], {"": ("no_series", why or "the engine shows none of its counters yet")}
         target.confirmed = True
         roles = {role_on_page(one) for one in values}
         target.page_role = roles.pop() if len(roles) == 1 else ""
@@ -205,9 +216,7 @@ class EngineSource:
 
     def _ask_about(self, targets: Iterable[Target], left_s: float) -> None:
         """Model and version, once an epoch, where the page does not say."""
-        asks = [
-            (t, t.page.kind.about_path) for t in targets if t.about is None and t.page.kind and t.page.kind.about_path
-        ]
+        asks = [(t, path) for t in targets if t.about is None and (path := about_path(t))]
         for target, _ in asks:
             target.about = About()
         if asks and left_s > 0:
@@ -238,7 +247,7 @@ class EngineSource:
             stale = True
         return stale
 
-    def _place(self, time_us: int, stale: bool) -> None:
+    def _place(self, time_us: int, stale: bool, *, doubtful: bool) -> None:
         targets = [t for t in self._targets if t.confirmed]
         taken: Iterable[str] = ()
         if self._pods is not None:
@@ -247,10 +256,11 @@ class EngineSource:
                 join(target, self._pods)
             self._follow_workers(self._pods)
         seats = [*map(seat_of, targets), *(one.seat for one in (*self._workers, *self._pod_workers))]
-        looked = self._placer.place(tuple(seats), frozenset(taken), time_us, stale=stale)
-        if looked and self._discover and not 0 <= time_us - self._looked_at_us < PLACE_EVERY_US:
-            self._looked_at_us = time_us
-            self._look_for_engines(self._placer.boards)
+        looked = self._placer.place(tuple(seats), frozenset(taken), time_us, stale=stale, doubtful=doubtful)
+        if self._discover:
+            opened = self._placer.signs.has_opened()
+            if self._look_pace.is_due(time_us, wanted=looked or opened):
+                self._look_for_engines(self._placer.boards)
 
     def _look_for_engines(self, boards: Sequence[Board]) -> None:
         known = {t.link.place.port for t in self._targets if t.discovered or may_be_here(t)}

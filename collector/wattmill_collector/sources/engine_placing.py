@@ -1,8 +1,9 @@
 """Engines and workers on the boards of this node, from tick to tick.
 
 Placing reads /proc, so it is done every 10 s, every 30 s while nothing changes, and at once when the engine source
-finds an engine that is another process than before. How busy the engines of one board keep it is asked for at every
-tick, but only where several engines hold a board whole: it is another call to the driver.
+finds an engine that is another process than before, when a board's list has changed, and, with lists read afresh, when
+a process that they name has ended or an engine no longer answers. How busy the engines of one board keep it is asked
+for at every tick, but only where several engines hold a board whole: it is another call to the driver.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from wattmill_collector.placement import Board, Placement, Seat, lay_out, remember
 from wattmill_collector.placement.process import Processes
+from wattmill_collector.placement.signs import Pace, Signs
 from wattmill_collector.placement.strangers import Strangers
 from wattmill_collector.wire import Reading
 
@@ -43,6 +45,9 @@ class Placer:
         self.boards: Sequence[Board] = ()
         self._table = table
         self._strangers = Strangers(table)
+        self.signs = Signs(table)
+        self._lists_pace, self._boards_pace = Pace(), Pace()
+        self._seen: Sequence[Board] = ()  # the boards when they were last placed on, lists included
         self._remembered: Sequence[Board] = ()
         self._placed: Mapping[str, Placement] = {}
         self._placed_at_us = -PLACE_EVERY_US
@@ -59,18 +64,26 @@ class Placer:
         """All of them."""
         return self._placed.values()
 
-    def place(self, seats: tuple[Seat, ...], taken: Collection[str], time_us: int, *, stale: bool) -> bool:
-        """Place them if it is time to, or the process lists are `stale`; True when the boards were looked at anew."""
+    def place(
+        self, seats: tuple[Seat, ...], taken: Collection[str], time_us: int, *, stale: bool, doubtful: bool = False
+    ) -> bool:
+        """Place them if there is reason to; True when the boards were looked at anew.
+
+        `stale`: the process lists are not of the processes that are read, and are read afresh; `doubtful`: perhaps.
+        """
         placed_anew = False
-        if stale or seats != self._seats or not 0 <= time_us - self._placed_at_us < PLACE_EVERY_US:
-            if stale:
-                self.hardware.list_processes(time_us)
-            boards = tuple(self.hardware.boards())
+        suspect = self._lists_pace.is_due(time_us, wanted=doubtful or self.signs.has_ended())
+        if stale or suspect:
+            self.hardware.list_processes(time_us)
+        boards = tuple(self.hardware.boards())
+        changed = self._boards_pace.is_due(time_us, wanted=boards != self._seen)
+        is_time = not 0 <= time_us - self._placed_at_us < PLACE_EVERY_US
+        if stale or suspect or changed or is_time or seats != self._seats:
             settled = 0 <= time_us - self._settled_at_us < SETTLED_US and self._strangers.are_settled()
-            placed_anew = not settled or (seats, boards) != (self._seats, self.boards)
+            placed_anew = suspect or not settled or (seats, boards) != (self._seats, self.boards)
             if placed_anew:
                 self._lay_out(seats, boards, taken, time_us)
-            self._seats, self._placed_at_us = seats, time_us
+            self._seats, self._seen, self._placed_at_us = seats, boards, time_us
         self._busy = {board: self.hardware.busy(board) for board in self._contested}
         return placed_anew
 
@@ -111,6 +124,7 @@ class Placer:
         self._strangers.begin(time_us)
         layout = lay_out(seats, boards, self._table, self._remembered, taken, self._strangers.stays)
         self._strangers.take(layout.strangers)
+        self.signs.watch({pid for board in boards for pid in board.pids or ()})
         self._placed = layout.engines
         self._contested = frozenset(
             board

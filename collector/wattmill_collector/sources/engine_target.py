@@ -63,6 +63,9 @@ class Target:
     page_role: str = ""  # the one that all engines of the page have
     evidence: Evidence | None = None
     proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
+    past_epochs: tuple[int, ...] = ()
+    turns_until_us: int = 0  # until when it is taken for several processes that answer in turn
+    copy_of: str = ""  # the target whose page it shows
     listener: Process | None = None
     look_again_us: int = 0
     placed_as: tuple[Process | None, int] | None = None  # the process and epoch for which process lists were asked for
@@ -100,6 +103,7 @@ def seat_of(target: Target) -> Seat:
         target.allocation,
         settings.shares_ppm,
         None if link.is_local or not link.peer else (link.peer, link.place.port),
+        port=link.place.port,
     )
 
 
@@ -203,6 +207,12 @@ def absences_of(of: Complainer, name: str, problems: Problems, time_us: int) -> 
     return list(said)
 
 
+def hung_up(target: Target, problems: Problems) -> bool:
+    """Whether an engine that was read at the tick before no longer takes, or keeps, a connection."""
+    reason = problems.get("", ("",))[0]
+    return target.confirmed and "" not in target.problems and reason in ("connection_refused", "connection_reset")
+
+
 def problems_of(placement: Placement) -> Problems:
     """What is wrong with where an engine or a worker is."""
     found: Problems = {}
@@ -216,6 +226,14 @@ def problems_of(placement: Placement) -> Problems:
     if placement.doubt:
         found["placement"] = "placement_unknown", placement.doubt
     return found
+
+
+def about_path(target: Target) -> str:
+    """Where a target says what it is; empty where its kind does not. What its own path asks for goes along: behind a
+    llama.cpp router one address has a page a model, `/metrics?model=NAME`."""
+    path = target.page.kind.about_path if target.page.kind else ""
+    _, asks, query = target.path.partition("?")
+    return path and path + asks + query
 
 
 def parse_about(body: bytes) -> About:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wattmill_collector.placement.boards import Instance
+from wattmill_collector.placement.signs import Pace
 from wattmill_collector.sources.nvml_calls import (
     ENERGY,
     FIELD,
@@ -29,6 +30,7 @@ from wattmill_collector.sources.nvml_processes import NO_INSTANCE, Entry
 from wattmill_collector.wire import AbsenceReading, AcceleratorReading, Reading
 
 MINUTE_US = 60_000_000
+CONTEXT_BYTES = 192 * 1024**2  # less than a process with a CUDA context takes, before it has loaded anything
 UNKNOWNS_UNTIL_LOST = 3
 
 
@@ -64,6 +66,8 @@ class AttachedBoard:
     minute: int = -1
     turn: int = -1
     listed_us: int = -1
+    memory_then_bytes: int | None = None  # in use when the processes were listed
+    list_pace: Pace = dataclasses.field(default_factory=Pace)
     said_minute: int = -1
     unknown: bool = False  # an unknown error at this tick
     unknowns: int = 0  # ticks in a row
@@ -92,7 +96,11 @@ class AttachedBoard:
 def read_board(
     driver: Driver, board: AttachedBoard, time_us: int, readings: list[Reading], *, with_processes: bool
 ) -> None:
-    """Append the board's reading, and an absence for an energy that should be there and is not. Errors: LostError."""
+    """Append the board's reading, and an absence for an energy that should be there and is not. Errors: LostError.
+
+    `with_processes`: list those that compute on it; they are listed, too, when memory was taken or given back as a
+    process does that comes or goes.
+    """
     board.unknown, board.energy_error = False, 0
     minute = time_us // MINUTE_US
     if minute != board.minute:
@@ -114,6 +122,8 @@ def read_board(
     if refused:
         board.calls = tuple(call for call in board.calls if call not in refused)
 
+    _list_if_memory_moved(driver, board, values, time_us)
+
     measured = "energy_mj" in values or "power_mw" in values or "power_instant_mw" in values
     board.unknowns = board.unknowns + 1 if board.unknown and not measured else 0
     if board.unknowns >= UNKNOWNS_UNTIL_LOST:
@@ -121,6 +131,20 @@ def read_board(
     readings.append(AcceleratorReading(**values))
     if "energy_mj" not in values:
         _say_no_energy(board, measured, minute, readings)
+
+
+def _list_if_memory_moved(driver: Driver, board: AttachedBoard, values: dict[str, Any], time_us: int) -> None:
+    memory_bytes = values.get("memory_used_bytes")
+    if memory_bytes is None:
+        return
+    then_bytes = memory_bytes if board.memory_then_bytes is None else board.memory_then_bytes
+    if board.list_pace.is_due(time_us, wanted=abs(memory_bytes - then_bytes) >= CONTEXT_BYTES):
+        look_at_processes(driver, board, time_us)
+        values.pop("process_count", None)
+        if "process_count" in board.settled:
+            values["process_count"] = board.settled["process_count"]
+    if board.memory_then_bytes is None:
+        board.memory_then_bytes = memory_bytes
 
 
 def _read_fields(driver: Driver, board: AttachedBoard, values: dict[str, Any]) -> None:
@@ -162,7 +186,7 @@ def _read_slow(board: AttachedBoard) -> None:
 
 def look_at_processes(driver: Driver, board: AttachedBoard, time_us: int) -> None:
     """Read who computes on the board, clients of MPS and MIG instances included. Errors: LostError."""
-    board.listed_us = time_us
+    board.listed_us, board.memory_then_bytes = time_us, None
     before, board.pids = board.pids, None
     divided, board.instances = board.instances, None
     entries: list[Entry] = []

@@ -426,7 +426,7 @@ def test_an_engine_has_its_boards_on_its_first_reading_and_so_has_its_next_proce
     for tick in range(6, 12):
         reading = only(one.read(START_US + tick * SECOND_US))
         assert (reading.accelerators, reading.output_tokens) == (("GPU-b",), 100)
-    assert driver.listed_us == [START_US, 0, START_US + 6 * SECOND_US]
+    assert driver.listed_us == [START_US, 0, START_US + 5 * SECOND_US, START_US + 6 * SECOND_US]
 
 
 def test_an_engine_on_no_board_is_looked_for_a_few_times_and_then_in_turn(source: Make, engine: FakeEngine) -> None:

@@ -90,8 +90,8 @@ def test_a_foreign_process_costs_a_part_at_its_second_listing_and_is_said(node: 
         reasons = [(r.id, r.reason) for r in said if isinstance(r, AbsenceReading)]
         seen[second] = (node.placer.of("e20").shares_ppm, reasons)
     changed = [second for second in range(2, 40) if seen[second][0] != seen[second - 1][0]]
-    assert changed == [20]  # listed at 10, and still at 20
-    assert seen[20] == ((500_000,), [("GPU-a", "no_endpoint")])
+    assert changed == [11]  # seen on the list at 1, and still there at 11
+    assert seen[11] == ((500_000,), [("GPU-a", "no_endpoint")])
     assert node.placer.of("e20").confidence == "low"
     node.boards[0] = Board("GPU-a", 0, (20,))
     node.place(41, one, two)

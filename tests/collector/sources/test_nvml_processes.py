@@ -209,6 +209,34 @@ def test_clients_are_asked_for_when_something_changed_else_once_a_minute(gpus: N
     assert gpus.calls(0, "clients") == 2
 
 
+MIB = 1024**2
+
+
+def test_memory_that_is_taken_or_given_back_has_the_processes_listed(gpus: NvmlStandin, open_source: Open) -> None:
+    source = open_source(gpus)
+    source.read(T0 + SECOND)
+    for second, pids, used_mib, listed in (
+        (2, [], 100, 0),
+        (3, [21], 600, 1),  # a context
+        (4, [21, 22], 700, 1),  # too little to be one: it is seen when its turn comes
+        (5, [], 100, 0),
+    ):
+        gpus.set_processes(0, pids)
+        gpus.set(0, memory_used_bytes=used_mib * MIB)
+        board = next(r for r in source.read(T0 + second * SECOND) if isinstance(r, AcceleratorReading))
+        assert (board.process_count, len(source.processes()[board.uuid])) == (listed, listed)
+
+
+def test_memory_that_never_rests_does_not_have_them_listed_at_every_tick(gpus: NvmlStandin, open_source: Open) -> None:
+    source = open_source(gpus)
+    before = gpus.calls(0, "processes")
+    for second in range(120):
+        gpus.set(0, memory_used_bytes=(second % 2) * 40 * 1024 * MIB)
+        source.read(T0 + second * SECOND)
+    by_turn = 120 // 10
+    assert gpus.calls(0, "processes") - before <= by_turn + 4 + 120 // 8
+
+
 def test_a_driver_without_mps_is_asked_once(gpus: NvmlStandin, open_source: Open) -> None:
     gpus.fail(0, "clients")
     source = open_source(gpus)
