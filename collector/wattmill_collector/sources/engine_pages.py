@@ -2,7 +2,8 @@
 
 Pure: bytes in, values out. An `EnginePage` remembers for its target which kind of engine it is and which alternative
 of each field it reads, and keeps to that until `forget` is called for a new epoch: a counter that shows up later must
-not make a total jump. It remembers the parts of sums, too: see `engine_totals`. How the values of a page are put
+not make a total jump. A page known by names that count no tokens is looked at again: a worker shows Dynamo's own before
+its engine's. It remembers the parts of sums, too: see `engine_totals`. How the values of a page are put
 together is worked out once and holds while the page has the same series.
 """
 
@@ -63,7 +64,8 @@ class EngineValues:
 class _Recipe:
     """Where one engine's values stand: its counters as sums, for each gauge the places in the list of printed values.
 
-    Of a ratio the places below the line are apart. `peers`: the engines with which it divides a counter.
+    Of a ratio the places below the line are apart. `peers`: the engines with which it divides a counter. `zeros`: the
+    counters that the page lacks because nothing has been counted.
     """
 
     key: Key
@@ -74,6 +76,7 @@ class _Recipe:
     counters: Layout
     gauges: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     peers: frozenset[Key]
+    zeros: tuple[str, ...]
 
 
 class EnginePage:
@@ -83,6 +86,7 @@ class EnginePage:
         self.kind: EngineKind | None = None
         self.process_start = b""
         self._kinds = tuple(kinds)
+        self._counts_tokens = False
         self._reader = PageReader(())
         self._texts: list[bytes] = []
         self._planned: tuple[Series, ...] | None = None
@@ -90,6 +94,7 @@ class EnginePage:
         self._engines: tuple[Key, ...] = ()
         self._histograms: HistogramReader | None = None
         self._page = b""
+        self._is_cut = False
         self._cut_family = ""
         self._start_place: int | None = None
         self._variant: Variant | None = None
@@ -104,8 +109,10 @@ class EnginePage:
         Errors: ParseError; NotUnderstoodError.
         """
         page = unescape_json(page)
-        is_cut = page[-1:] not in (b"", b"\n")
-        if is_cut:
+        if page.endswith(b"# EOF"):  # a last line that needs no end
+            page += b"\n"
+        self._is_cut = page[-1:] not in (b"", b"\n")
+        if self._is_cut:
             page += CUT
         self._cut_family = ""
         texts = self._reader.read(page)
@@ -113,13 +120,11 @@ class EnginePage:
             kind = recognise(page, self._kinds)
             if kind is None:
                 raise refusal(self._kinds, page)
-            if kind is not self.kind:
-                self.kind = kind
-                self.forget()
-            self._reader = PageReader(kind.names())
-            self._histograms = HistogramReader(kind) if kind.histograms else None
-            texts = self._reader.read(page)
-        if is_cut:
+            texts = self._read_as(kind, page)
+        elif not self._counts_tokens and (kind := recognise(page, self._kinds)) not in (None, self.kind):
+            assert kind is not None
+            texts = self._read_as(kind, page)
+        if self._is_cut:
             self._cut_family = _last_family(page)
         self._texts = texts
         self._page = page if with_histograms else b""
@@ -128,6 +133,14 @@ class EnginePage:
             self._recipes = ()
             self._planned = None
         self.process_start = b"" if self._start_place is None else texts[self._start_place]
+
+    def _read_as(self, kind: EngineKind, page: bytes) -> list[bytes]:
+        if kind is not self.kind:
+            self.kind, self._counts_tokens = kind, kind.counts_tokens()
+            self.forget()
+        self._reader = PageReader(kind.names())
+        self._histograms = HistogramReader(kind) if kind.histograms else None
+        return self._reader.read(page)
 
     def forget(self) -> None:
         """Choose the alternatives anew and begin all sums anew: the engine was started again."""
@@ -191,7 +204,7 @@ class EnginePage:
     ) -> EngineValues:
         texts, layout, standing = self._texts, recipe.counters, self._standings[recipe.key]
         sums = standing.counters.take(layout, numbers) or plain_sums(layout, numbers)
-        values: dict[str, int | float | Histogram | None] = {}
+        values: dict[str, int | float | Histogram | None] = {} if self._is_cut else dict.fromkeys(recipe.zeros, 0)
         faults: list[tuple[str, str]] = []
         for cell, total, (start, end) in zip(layout.cells, sums, layout.slices(), strict=True):
             assert isinstance(cell, Cell)
@@ -250,6 +263,8 @@ class EnginePage:
                 if any(parts) if way.lazy else all(parts):
                     matches[field][key] = parts
                     groups[key] = None
+        if not groups and kind.from_zero and not replicas:
+            groups[(None,)] = None
         if len(groups) > MAX_ENGINES:
             raise ParseError(f"the page shows more than {MAX_ENGINES} engines")
         self._engines = tuple(whole(list(groups)))
@@ -286,7 +301,6 @@ class EnginePage:
             for label, value in zip(labels, key, strict=True)
             if value is not None
         )
-        moving = next((f for f in ("output_tokens", "input_tokens") if f in self._chosen), "")
         counters: list[tuple[Cell, list[int]]] = []
         gauges: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         for field, found in matches.items():
@@ -301,16 +315,20 @@ class EnginePage:
             under = own(key, self._engines, {k: parts[over] for k, parts in found.items()}) if way.per else None
             if where is not None or way.lazy:
                 gauges.append((field, tuple(where or ()), tuple(under or ())))
+        zeros = () if counters else kind.from_zero
+        ways = {field: kind.fields[field][0] for field in zeros if field in kind.fields} | self._chosen
+        moving = next((f for f in ("output_tokens", "input_tokens") if f in ways), "")
         places = {p for _, where in counters for p in where} | {p for _, where, _ in gauges for p in where}
         return _Recipe(
             key,
             _storable(series, 512),
             "" if key[0] in NOT_A_MODEL else _storable(key[0] or "", 256),
             role_of([all_series[p] for p in places]) if kind.holds_accelerators else "frontend",
-            self._chosen[moving].moves if moving else "",
+            ways[moving].moves if moving else "",
             layout_of(counters, all_series),
             tuple(gauges),
             frozenset(k for among in self._among.values() if key in among for k in among if k in self._engines),
+            zeros,
         )
 
 

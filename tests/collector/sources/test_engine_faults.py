@@ -14,7 +14,7 @@ import pytest
 from support.golden_pages import GOLDEN, golden
 from wattmill_collector.catalogue import Histogram
 from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError
-from wattmill_collector.sources.engine_tables import ENGINE_KINDS, EngineKind, recognise, series_of
+from wattmill_collector.sources.engine_tables import ENGINE_KINDS, EngineKind, Term, recognise, series_of
 from wattmill_collector.sources.engine_tables.kinds import Fields
 from wattmill_collector.sources.promtext import MAX_SERIES, ParseError
 
@@ -90,6 +90,12 @@ def truth(name: str) -> dict[str, Mapping[str, Value]]:
     return {series: engine.values for series, engine in found.items()}
 
 
+def subsets(terms: tuple[Term, ...]) -> Iterator[tuple[Term, ...]]:
+    """All of them but the empty one."""
+    for size in range(1, len(terms) + 1):
+        yield from itertools.combinations(terms, size)
+
+
 @functools.cache
 def ways_to_say_it(name: str) -> dict[tuple[str, str], list[Value]]:
     """For each engine and field all that the whole page says by any alternative of the table."""
@@ -98,8 +104,8 @@ def ways_to_say_it(name: str) -> dict[tuple[str, str], list[Value]]:
     told_apart = {kind.replicas, *(v.replicas for v in kind.variants)}
     for fields, replicas in itertools.product(tables_of(kind), told_apart):
         for field, ways in fields.items():
-            # of a sum whose parts come with use, each may be all that there is yet
-            parts = [dataclasses.replace(way, terms=(term,)) for way in ways if way.lazy for term in way.terms]
+            # of a sum whose parts come with use, any may be all that there is yet
+            parts = [dataclasses.replace(way, terms=some) for way in ways if way.lazy for some in subsets(way.terms)]
             for way in (*ways, *parts):
                 one = {field: (way,)}
                 alone = dataclasses.replace(

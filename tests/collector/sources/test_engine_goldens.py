@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.golden_pages import GOLDEN, PAGES, One, golden
+from support.golden_pages import GOLDEN, PAGES, RECORDED, One, golden
 from wattmill_collector.catalogue import Histogram
 from wattmill_collector.sources.engine_pages import EnginePage
 from wattmill_collector.sources.engine_tables import ENGINE_KINDS, EngineKind, named, recognise
@@ -15,7 +15,7 @@ def buckets_of(page: bytes, family: str, one: One) -> Histogram:
     """A family's buckets of one engine, by prometheus_client, one sample at a time."""
     labels = dict(part.split("=", 1) for part in one.series.split(",") if part)
     text = "\n".join(line for line in page.decode().split("\n") if not line.startswith(("# TYPE", "# EOF")))
-    copies = {"tp_rank": "0", "pp_rank": "0", "moe_ep_rank": "0", "priority": ""}
+    copies = {"tp_rank": "0", "pp_rank": "0", "moe_ep_rank": "0", "stream": "true"}
     counts: dict[float, float] = {}
     for found in text_string_to_metric_families(text):
         for sample in found.samples:
@@ -52,7 +52,7 @@ def test_every_field_of_every_engine_has_the_value_that_was_written_down(name: s
 
 
 def test_every_golden_page_is_read_here_and_says_where_it_is_from() -> None:
-    assert {path.stem for path in PAGES.glob("*.prom")} == set(GOLDEN)
+    assert sorted(path.stem for pages in (PAGES, RECORDED) for path in pages.glob("*.prom")) == sorted(GOLDEN)
     for name in GOLDEN:
         assert golden(name).startswith(b"# provenance: ")
 

@@ -34,6 +34,10 @@ def refusal(page: bytes, kind: str = "auto") -> str:
         (b'node_cpu_seconds_total{cpu="0"} 1\n', "node_exporter; it belongs under exporters"),
         (b'nv_inference_request_success{model="m"} 1\n', "counts no tokens"),
         (b'request_predict_seconds_count{model_name="m"} 1\n', "KServe"),
+        # of BentoML 1.4.40, infinity-emb 0.0.78 and GPUStack 2.3.0
+        (b'bentoml_service_request_total{endpoint="/say",http_response_code="200"} 1.0\n', "BentoML"),
+        (b'python_info{version="3.11.7"} 1.0\nhttp_requests_total{handler="/embeddings"} 6.0\n', "an HTTP server"),
+        (b'gpustack:generation_tokens_total{model_name="m",worker_name="w"} 88.0\n', "GPUStack"),
     ],
 )
 def test_each_answer_is_called_what_it_is(page: bytes, says: str) -> None:
@@ -69,6 +73,8 @@ def test_a_page_without_token_counters_can_say_why() -> None:
         "triton_trtllm_old",
         "trtllm_1_1",
         "vllm_router",
+        "dynamo_worker_fresh",
+        "dynamo_worker_mocker",
     ]
 
 
@@ -83,5 +89,6 @@ def test_no_page_of_one_engine_is_taken_for_anothers() -> None:
         assert again is None or {again.name, kind.name} in (
             {"vllm", "vllm_router"},
             {"vllm", "dynamo_worker"},
+            {"dynamo_frontend", "dynamo_worker"},
             {"sglang", "sglang_gateway"},
         )

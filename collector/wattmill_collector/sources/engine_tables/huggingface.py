@@ -27,6 +27,7 @@ TGI = EngineKind(
         queue=(one("tgi_request_queue_duration", moves="end"),),
         e2e=(one("tgi_request_duration", moves="end"),),
     ),
+    from_zero=("input_tokens", "output_tokens", "requests_finished"),
     without_tokens="TGI shows its histograms of tokens with the first request",
     note=(
         "Input counts when a request is validated, output when it has succeeded. Prefix caching leaves no trace, so"

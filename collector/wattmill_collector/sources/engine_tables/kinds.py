@@ -71,8 +71,10 @@ class EngineKind:
     decode side of a pair. `histograms` are latencies, each alternative one family of buckets: those that move at every
     step come first, a request's mean over its tokens last. `about_path` answers JSON with the model's name or the
     engine's version where the page does not. `holds_accelerators` is False for a front end that computes nothing
-    itself. `without_tokens`: why no token counters may be on a page of this kind, and what to do. `note` is for the
-    documentation.
+    itself. `from_zero`: the counters that a page lacks until the engine has counted something; on one that has no
+    counter at all they stand at 0, so that the first request is counted; one whose series have no labels is there
+    before its first series. `without_tokens`: why no token counters may be on a page of this kind, and what to do.
+    `note` is for the documentation.
     """
 
     name: str
@@ -88,6 +90,7 @@ class EngineKind:
     path: str = "/metrics"
     about_path: str = ""
     holds_accelerators: bool = True
+    from_zero: tuple[str, ...] = ()
     without_tokens: str = ""
     note: str = ""
 
@@ -96,6 +99,12 @@ class EngineKind:
         tables = [self.fields, self.when_decode, *(v.fields for v in self.variants)]
         read = {t.name for table in tables for ways in table.values() for way in ways for t in series_of(way)}
         return frozenset(read | {PROCESS_START} | {name for v in self.variants for name in v.known_by})
+
+    def counts_tokens(self) -> bool:
+        """Whether any of its names is a counter of tokens."""
+        return any(
+            field in table for table in (self.fields, *(v.fields for v in self.variants)) for field in TOKEN_FIELDS
+        )
 
     def histogram_names(self) -> frozenset[str]:
         """Every series name that reading this kind's histograms may need."""

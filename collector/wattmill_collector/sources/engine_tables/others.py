@@ -70,7 +70,8 @@ LMDEPLOY = EngineKind(
     note="Cached tokens count when a request ends, and so lag the input by its whole decode.",
 )
 
-# xorbitsai/inference xinference/core/model.py:402-421; `generate_tokens_total` is the output again.
+# xorbitsai/inference xinference/core/model.py:424-458 of 4.1; `generate_tokens_total` is the output again. Its time to
+# the first token is that of the whole answer where that is not streamed (label `stream`, 2026 and later).
 XINFERENCE = EngineKind(
     name="xinference",
     markers=("xinference:",),
@@ -83,10 +84,15 @@ XINFERENCE = EngineKind(
         "requests_running": (one("xinference:model_serve_count"),),
         "requests_finished": (one("xinference:model_request_total", moves="end"),),
     },
-    histograms=buckets(ttft=(one("xinference:time_to_first_token_seconds"),)),
+    histograms=buckets(ttft=(one("xinference:time_to_first_token_seconds", {"stream": "true"}),)),
     model_labels=("model", "model_name"),
+    replicas=("model_uid", "replica_index"),
+    from_zero=("input_tokens", "output_tokens", "requests_finished"),
     without_tokens="this is the page of Xinference's supervisor or of an idle worker: configure the workers' pages",
-    note="The workers' pages. `output_tokens_total_counter` and `generate_tokens_total` are one number of two names.",
+    note=(
+        "The workers' pages (`--metrics-exporter-port`), an engine a replica. `output_tokens_total_counter` and"
+        " `generate_tokens_total` are one number of two names. Finished requests include those that failed."
+    ),
 )
 
 # ModelTC/lightllm lightllm/server/metrics/metrics.py at fc72ffab9a34. Two of its histograms end in _bucket themselves.
@@ -111,7 +117,7 @@ LIGHTLLM = EngineKind(
     note="By its own `/metrics`, or by the push gateway that it is told to use: then one server a gateway.",
 )
 
-# EricLBuehler/mistral.rs at 9e922623f24b; the counters by phase are newer.
+# EricLBuehler/mistral.rs at 9e922623f24b (0.9.2); the names by phase are in the library of 0.9.3 and later.
 _MISTRAL_PREFILL = "mistralrs_prefill_tokens_processed_total"
 _MISTRAL_DECODE = "mistralrs_decode_tokens_processed_total"
 MISTRALRS = EngineKind(
@@ -132,13 +138,14 @@ MISTRALRS = EngineKind(
         itl=(one("mistralrs_inter_token_latency_seconds"),),
         ttft=(one("mistralrs_time_to_first_token_seconds"),),
     ),
+    from_zero=("computed_input_tokens", "output_tokens", "requests_finished"),
     without_tokens=(
-        "mistral.rs before 2026 counts prompt and output in one number, which can't be taken apart; update it"
+        "mistral.rs before 0.9.3 counts prompt and output in one number, which can't be taken apart; update it"
     ),
     note=(
-        "`mistralrs_tokens_processed_total` mixes prompt and output and is not read. Later builds count them apart"
-        " (unverified on a running server); what they reuse from the cache is not in the prefill, so the whole input"
-        " stays unknown. Latencies are of streamed requests only."
+        "`mistralrs_tokens_processed_total` mixes prompt and output and is not read. Builds from 0.9.3 on count them"
+        " apart (by their source; the package on PyPI has no server to run); what they reuse from the cache is not in"
+        " the prefill, so the whole input stays unknown. Latencies are of streamed requests only."
     ),
 )
 
@@ -163,25 +170,31 @@ JETSTREAM = EngineKind(
     note="Superseded by vLLM. That its lengths count when a request ends is its documentation's word.",
 )
 
-# modular/modular max/serve: OpenTelemetry instruments in the spelling of its Prometheus exporter; latencies in ms.
+# modular/modular max/serve/telemetry/metrics.py of 26.7: OpenTelemetry instruments in the spelling of its Prometheus
+# exporter; latencies in ms. Tokens and the end of a request: max/serve/router/openai_routes.py.
 MAX = EngineKind(
     name="max",
     markers=("maxserve_",),
     fields={
         "input_tokens": (one("maxserve_num_input_tokens_total", moves="end"),),
-        "cached_input_tokens": (one("maxserve_cache_hits_tokens_total"),),
+        "cached_input_tokens": (one("maxserve_cache_hits_tokens_total"),),  # by tier, of 26.7
+        "computed_input_tokens": (one("maxserve_cache_misses_tokens_total"),),
         "output_tokens": (one("maxserve_num_output_tokens_total", moves="end"),),
+        "requests_finished": (one("maxserve_output_tokens_per_request_tokens_count", moves="end"),),
         "preemptions": (one("maxserve_cache_preemption_count_total"),),
         "requests_running": (one("maxserve_num_requests_running"),),
         "requests_waiting": (one("maxserve_num_requests_queued"),),
+        "kv_cache_usage_ratio": (one("maxserve_cache_num_used_blocks", per="maxserve_cache_num_total_blocks"),),
     },
     histograms=buckets(
         itl=(one("maxserve_itl_milliseconds"),),
         ttft=(one("maxserve_time_to_first_token_milliseconds"),),
         e2e=(one("maxserve_request_time_milliseconds", moves="end"),),
     ),
+    from_zero=("input_tokens", "cached_input_tokens", "computed_input_tokens", "output_tokens", "requests_finished"),
     note=(
-        "MAX of Modular, port 8001. Names and moments are from its source and tests; nobody has verified them on a"
-        " running server here."
+        "MAX of Modular, its metrics on port 8001 (`MAX_SERVE_METRICS_ENDPOINT_PORT`). Input and output count when a"
+        " request ends, cached and computed input at every step. No series is there before the first request, and none"
+        " has the model's name: give `model`. `MAX_SERVE_DISABLE_TELEMETRY` takes the page away too."
     ),
 )

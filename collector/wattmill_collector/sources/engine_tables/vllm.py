@@ -12,6 +12,8 @@ cumulative values again and again under the names that V1 uses: so those count o
 
 from __future__ import annotations
 
+import dataclasses
+
 from wattmill_collector.sources.engine_tables.kinds import EngineKind, buckets, one, renamed
 
 _DRAFTS = "vllm:spec_decode_num_drafts_total"
@@ -23,10 +25,11 @@ VLLM = EngineKind(
     markers=("vllm:",),
     replicas=("engine", "version"),
     fields={
-        "input_tokens": (one("vllm:prompt_tokens_total"),),
+        # The Rust front end shows most of these only from the first request on, but `local_compute` at once.
+        "input_tokens": (one("vllm:prompt_tokens_total"), one(_SOURCES, lazy=True)),
         "cached_input_tokens": (
             one("vllm:prompt_tokens_cached_total"),  # v0.16.0 and later
-            one(_SOURCES, {"source": ("local_cache_hit", "external_kv_transfer")}),
+            one(_SOURCES, {"source": ("local_cache_hit", "external_kv_transfer")}, lazy=True),
             one("vllm:prefix_cache_hits_total"),  # v0.9.2 and later; at admission
             one("vllm:gpu_prefix_cache_hits_total"),  # v0.7.3 to v0.11
         ),
@@ -59,7 +62,7 @@ VLLM = EngineKind(
     note=(
         "V0 and V1, several API servers, data-parallel ranks (each an engine of its own), and Triton's vLLM back end. A"
         " prompt counts when its prefill is done; one shared by n > 1 answers counts n times (upstream issue 56361)."
-        " V0 (until v0.9.x) counted speculation cumulatively: not read."
+        " V0 (until v0.9.x) counted speculation cumulatively: not read; it shows no counter before its first request."
     ),
 )
 
@@ -74,29 +77,41 @@ VLLM_ROUTER = EngineKind(
         "requests_waiting": (one("vllm:num_requests_waiting"),),
     },
     without_tokens="this is a router's page: configure the engines behind it",
-    note="The router of the vLLM production stack: no counters of tokens; the engines behind it have them.",
+    note=(
+        "The router of the vLLM production stack: no counters of tokens; the engines behind it have them. The port that"
+        " vllm-router serves on answers /metrics with the page of one of its engines, now this one, now that: configure"
+        " the engines."
+    ),
 )
 
-# Under Ray the colon became an underscore in vLLM 0.11; every replica reports through its node's agent, which shows
-# counters a second time without _total (ray 2.60.0 ray/_private/metrics_agent.py), older agents only so.
+# Under Ray the colon became an underscore in vLLM 0.11. Every replica sends what it counted to its node's agent, which
+# adds it up and shows a counter with its first event only; agents before OpenTelemetry showed each a second time
+# without _total, older ones only so. Ray 2.60.0 ray/_private/telemetry/open_telemetry_metric_recorder.py.
 _RAY_REPLICAS = ("engine", "ReplicaId", "WorkerId")
-VLLM_RAY = renamed(
-    VLLM,
-    "vllm_ray",
-    "vllm:",
-    "ray_vllm_",
-    replicas=_RAY_REPLICAS,
-    bare=True,
-    note="Ray Serve LLM with vLLM 0.11 or later, by the metrics agent of each Ray node.",
+_RAY_FROM_ZERO = ("input_tokens", "cached_input_tokens", "output_tokens", "requests_finished")
+VLLM_RAY = dataclasses.replace(
+    renamed(
+        VLLM,
+        "vllm_ray",
+        "vllm:",
+        "ray_vllm_",
+        replicas=_RAY_REPLICAS,
+        bare=True,
+        note="Ray Serve LLM with vLLM 0.11 or later, by the metrics agent of each Ray node.",
+    ),
+    from_zero=_RAY_FROM_ZERO,
 )
-VLLM_RAY_OLD = renamed(
-    VLLM,
-    "vllm_ray",
-    "vllm:",
-    "ray_vllm:",
-    replicas=_RAY_REPLICAS,
-    bare=True,
-    note="Ray Serve LLM with vLLM before 0.11.",
+VLLM_RAY_OLD = dataclasses.replace(
+    renamed(
+        VLLM,
+        "vllm_ray",
+        "vllm:",
+        "ray_vllm:",
+        replicas=_RAY_REPLICAS,
+        bare=True,
+        note="Ray Serve LLM with vLLM before 0.11.",
+    ),
+    from_zero=_RAY_FROM_ZERO,
 )
 
 # aphrodite/v1/metrics/loggers.py:479-1022 at b42eeec22c42.
