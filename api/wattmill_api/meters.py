@@ -95,6 +95,11 @@ def chassis(wanted: Iterable[Group], every: Iterable[Group]) -> list[Group]:
     return [each for each in every if each.level == "chassis" and any(node.node_id in ids for node in each.nodes)]
 
 
+def together(wanted: Iterable[Group], chassis: Iterable[Group]) -> list[Group]:
+    """Those of which `rows` needs to know what is below, each once, the wanted ones first."""
+    return list({group.meters[0].meter_id: group for group in (*wanted, *chassis)}.values())
+
+
 def rows(
     wanted: Sequence[Group],
     inner: Sequence[Sequence[Group]],
@@ -104,8 +109,8 @@ def rows(
     asked: Window,
     chassis: Sequence[Group],
 ) -> list[dict[str, Any]]:
-    """The rows of /meters by bucket. `below` is numbered as `wanted` and `chassis` after it, `inner` is what `inside`
-    says of each of `wanted`, `chassis` those of all nodes below.
+    """The rows of /meters by bucket. `below` is numbered as `together` says, `inner` is what `inside` says of each of
+    `wanted`, `chassis` those of all nodes below.
 
     A chassis that shows less than the parts of its node measures nobody whole. A bucket without a reading of any feed
     has no row.
@@ -116,7 +121,9 @@ def rows(
         buckets[meter_id].add(bucket)
     used = {(each.n, each.bucket): each for each in below}
     short_us: dict[tuple[int, dt.datetime], int] = {}  # node and bucket → how long its chassis was read, and wrong
-    for n, group in enumerate(chassis, len(wanted)):
+    numbers = {group.meters[0].meter_id: n for n, group in enumerate(together(wanted, chassis))}
+    for group in chassis:
+        n = numbers[group.meters[0].meter_id]
         for bucket in set().union(*(buckets[meter.meter_id] for meter in group.meters)):
             feeds = [by_meter.get((meter.meter_id, bucket)) for meter in group.meters]
             under = used.get((n, bucket))

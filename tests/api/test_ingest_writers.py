@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from support.ledger import Books
 from support.mill import START_US, Node
-from wattmill_api.store import detection
+from wattmill_api.store import detection, identities
 from wattmill_api.store.ingest import Interner, ParsedBatch, store_batches
 from wattmill_collector.wire import EngineReading, NodeHeader, Receipt
 
@@ -88,11 +88,13 @@ def test_a_new_process_touches_nothing_that_stands(connection: Counting) -> None
         other.execute("SELECT FROM accelerator, engine, placement FOR UPDATE")
         connection.execute("SET lock_timeout = '2s'")
         interner = Interner()
-        while interner.settle(connection) or not interner.node(NodeHeader("n"), START_US):
+        while interner.settle(connection) or not identities.node(interner, NodeHeader("n"), START_US):
             pass
         (reading, *_) = fleet()
-        node_id = interner.node(NodeHeader("n"), START_US)
-        while not interner.placement(reading, interner.engine(reading, node_id, START_US), node_id, START_US):
+        node_id = identities.node(interner, NodeHeader("n"), START_US)
+        while not identities.placement(
+            interner, reading, identities.engine(interner, reading, node_id, START_US), node_id, START_US
+        ):
             interner.settle(connection)
     assert one(connection, "SELECT count(*) FROM placement") == 9
 

@@ -72,10 +72,12 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("energy_mj", "carried_mj", "mj_per_day", "before_mj", "before_units", "spent_mj", "units"), 1),
     **dict.fromkeys(("saved_mj", "suppression_id", "into", "before", "behind"), 1),
     **{name: [1] for name in ("engine_ids", "board_ids", "placement_ids", "workload_ids")},
-    **{name: [1] for name in ("node_ids", "meter_ids", "groups", "members", "ids", "moved_mj")},
-    **{name: [NOW] for name in ("firsts", "lasts")},
+    **{name: [1] for name in ("node_ids", "meter_ids", "groups", "ids", "moved_mj")},
+    **{name: [1] for name in ("of_kinds", "below_groups", "below_kinds", "broken", "hourly")},
+    **{name: [NOW] for name in ("firsts", "lasts", "broken_days", "hourly_days")},
     "newest": NOW,
     "kinds": ["x"],
+    "alone": [True],
     "teams": ["x"],
     "wordless": ["x"],
     "follow": dt.timedelta(days=7),
@@ -88,7 +90,8 @@ VALUES: dict[str, Any] = {
 }
 TIMELESS = {"ledger_entry", "shared_entry"}  # fragments, planned inside `energy`
 SERIES = re.compile(
-    r"\b(ledger_minute|ledger_hour|host_minute|host_hour|ledger_day|meter_hour|accelerator_minute|engine_minute|absence)\b"
+    r"\b(ledger_minute|ledger_hour|ledger_day|host_minute|host_hour|meter_hour|node_day|accelerator_minute|engine_minute"
+    r"|absence)\b"
 )
 
 
@@ -118,7 +121,8 @@ def test_every_statement_is_used_and_every_use_has_a_statement(file: str) -> Non
     used = set(re.findall(r'_SQL\["(\w+)"\]', source))
     assert used <= named
     made = {f"expected_{d}s" for d in ("accelerator", "engine")} | {f"{d}_islands" for d in ("accelerator", "engine")}
-    made |= {f"{d}_series" for d in ("accelerator", "engine")} | {"meter", "long_meter", "host_meter"} | TIMELESS
+    made |= {f"{d}_series" for d in ("accelerator", "engine")} | TIMELESS
+    made |= {f"{long}{meter}" for long in ("", "long_") for meter in ("meter", "host_meter")}
     made |= {"sites", "nodes", "accelerators", "engines", "workloads"}
     made |= {f"put_{kind}" for kind in ("tariff", "carbon", "pue")}
     assert named - used <= made

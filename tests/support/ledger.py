@@ -124,3 +124,8 @@ class Books:
             " accelerator_id, placement_id, 1, account FROM ledger_hour"
             " GROUP BY 1, node_id, accelerator_id, placement_id, account"
         )
+        self.do(
+            "INSERT INTO node_day (time, domains_mj, host_estimated_mj, domain_us, node_id)"
+            " SELECT date_trunc('day', time, 'UTC'), sum(energy_mj), sum(estimated_mj), sum(covered_us), node_id"
+            " FROM host_hour GROUP BY 1, node_id"
+        )

@@ -18,7 +18,7 @@ from wattmill_api.parameters import Names, RangeQuestion, Step, Window, window
 from wattmill_api.routes.documents import problems
 from wattmill_api.routes.efficiency import described, stamp
 from wattmill_api.store import meters as store
-from wattmill_api.store import prices
+from wattmill_api.store import prices, query
 from wattmill_api.store.database import Connection
 
 router = APIRouter(tags=["meters"])
@@ -97,7 +97,8 @@ COLUMNS = (
 def get_meters(request: Request, question: Annotated[MetersQuestion, Query()]) -> Response:
     """No energy of a meter is in the ledger. The last two minutes, which are still being written, are left out."""
     now: dt.datetime = request.app.state.now()
-    with request.app.state.database.reading() as connection:
+    with request.app.state.database.reading() as connection, connection.transaction():
+        query.one_snapshot(connection)  # a day that roll-up makes whole must not be counted as day and as hours
         rows, asked = read(connection, question, now)
     if len(rows) > MOST_ROWS:
         raise invalid(
@@ -142,10 +143,11 @@ def compared(
     chassis = meters.chassis(wanted, every)
     needed |= {meter.meter_id for group in chassis for meter in group.meters}
     counted = store.counted(connection, asked, sorted(needed))
+    needing = meters.together(wanted, chassis)
     below = store.below(
         connection,
         asked,
-        [[meter.meter_id for meter in group.meters] for group in (*wanted, *chassis)],
-        [[node.node_id for node in group.nodes] for group in (*wanted, *chassis)],
+        [[meter.meter_id for meter in group.meters] for group in needing],
+        [group.nodes for group in needing],
     )
     return meters.rows(wanted, inner, counted, below, prices.load(connection).pue, asked, chassis)

@@ -65,6 +65,17 @@ WHERE meter_id = ANY(%(ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2
 RETURNING meter_id, energy_mj
 
+-- name: clear_days
+DELETE FROM power_meter_day WHERE meter_id = ANY(%(ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_days
+INSERT INTO power_meter_day (time, meter_id, energy_mj, estimated_mj, covered_us, step_mj, hours)
+SELECT date_bin('1 day', time, 'epoch'), meter_id, sum(energy_mj)::bigint, sum(estimated_mj)::bigint,
+       sum(covered_us)::bigint, min(step_mj), count(*)
+FROM power_meter_hour
+WHERE meter_id = ANY(%(ids)s) AND time >= %(first)s AND time < %(last)s
+GROUP BY 1, 2
+
 -- name: move_totals
 INSERT INTO power_meter_total AS t (meter_id, counted_mj, shown_mj)
 SELECT meter_id, moved_mj, GREATEST(moved_mj, 0)
@@ -106,67 +117,165 @@ SELECT
     sum(energy_mj)::bigint AS energy_mj, sum(estimated_mj)::bigint AS estimated_mj,
     sum(covered_us)::bigint AS covered_us, min(step_mj) AS step_mj
 FROM (
-    SELECT * FROM power_meter_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT time, meter_id, energy_mj, estimated_mj, covered_us, step_mj FROM power_meter_day
+    WHERE time >= %(day_start)s AND time < %(day_end)s
     UNION ALL
-    SELECT * FROM power_meter_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT time, meter_id, energy_mj, estimated_mj, covered_us, step_mj FROM power_meter_hour
+    WHERE time >= %(hour_start)s AND time < %(day_start)s
     UNION ALL
-    SELECT * FROM power_meter_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT time, meter_id, energy_mj, estimated_mj, covered_us, step_mj FROM power_meter_hour
+    WHERE time >= %(day_end)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT time, meter_id, energy_mj, estimated_mj, covered_us, step_mj FROM power_meter_minute
+    WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT time, meter_id, energy_mj, estimated_mj, covered_us, step_mj FROM power_meter_minute
+    WHERE time >= %(hour_end)s AND time < %(end)s
 ) m
 WHERE meter_id = ANY(%(meter_ids)s)
 GROUP BY 1, 2
 ORDER BY 1, 2
 
+-- name: broken_days
+-- The days in which no meter of a group counted in every hour, but one of them in some: `below` reads these by hour.
+SELECT g.n, d.time
+FROM unnest(%(groups)s::integer[], %(meter_ids)s::integer[]) AS g (n, meter_id)
+JOIN power_meter_day d USING (meter_id)
+WHERE d.time >= %(day_start)s AND d.time < %(day_end)s
+GROUP BY 1, 2
+HAVING max(d.hours) < 24
+
 -- name: below
--- What the nodes below each group of meters used by bucket, in the hours and minutes in which the group counted at all.
--- `group` and `meter_id`, and `member` and `node_id`, are pairs. `metered_us` is how long that was.
-WITH metered AS (
-    SELECT g.n, m.time, max(m.span_us) AS span_us
-    FROM unnest(%(groups)s::integer[], %(meter_ids)s::integer[]) AS g (n, meter_id)
+-- What the nodes below each group of meters used by bucket, in the days, hours and minutes in which the group counted
+-- at all: days where it counted in all their hours. `metered_us` is how long that was. Nodes that stand below all the
+-- same groups are of one kind, and added up first. Aligned arrays: `groups` and `meter_ids`; `node_ids`, `of_kinds` and
+-- `alone` (a kind of one node, which alone has `host_us`); `below_groups` and `below_kinds`; `broken` and `broken_days`.
+-- `hourly` and `hourly_days`: of which nodes hours are needed. A day and its first hour begin together: rows meet by their
+-- span, too.
+WITH pair AS (
+    SELECT * FROM unnest(%(groups)s::integer[], %(meter_ids)s::integer[]) AS g (n, meter_id)
+), hourly AS (
+    SELECT node_id, day + make_interval(hours => k) AS time
+    FROM unnest(%(hourly)s::integer[], %(hourly_days)s::timestamptz[]) AS h (node_id, day), generate_series(0, 23) AS k
+), metered AS (
+    SELECT n, time, 86400000000 AS span_us
+    FROM pair
+    JOIN power_meter_day USING (meter_id)
+    WHERE time >= %(day_start)s AND time < %(day_end)s AND hours = 24
+    GROUP BY n, time
+    UNION ALL
+    SELECT n, time, span_us
+    FROM pair
     JOIN (
         SELECT meter_id, time, 3600000000 AS span_us FROM power_meter_hour
-        WHERE time >= %(hour_start)s AND time < %(hour_end)s
+        WHERE time >= %(hour_start)s AND time < %(day_start)s
+        UNION ALL
+        SELECT meter_id, time, 3600000000 FROM power_meter_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
         UNION ALL
         SELECT meter_id, time, 60000000 FROM power_meter_minute WHERE time >= %(start)s AND time < %(hour_start)s
         UNION ALL
         SELECT meter_id, time, 60000000 FROM power_meter_minute WHERE time >= %(hour_end)s AND time < %(end)s
     ) m USING (meter_id)
-    GROUP BY g.n, m.time
-), member AS (
-    SELECT * FROM unnest(%(members)s::integer[], %(node_ids)s::integer[]) AS p (n, node_id)
-), row AS (
-    SELECT node_id, time, energy_mj AS accelerator_mj, covered_us AS board_us, NULL::bigint AS domains_mj,
-           NULL::bigint AS rest_mj, NULL::bigint AS whole_us, NULL::bigint AS host_us
-    FROM meter_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    GROUP BY n, time, span_us
     UNION ALL
-    SELECT node_id, time, energy_mj, covered_us, NULL, NULL, NULL, NULL FROM accelerator_minute
-    WHERE time >= %(start)s AND time < %(hour_start)s
-    UNION ALL
-    SELECT node_id, time, energy_mj, covered_us, NULL, NULL, NULL, NULL FROM accelerator_minute
-    WHERE time >= %(hour_end)s AND time < %(end)s
-    UNION ALL
-    SELECT node_id, time, NULL, NULL, CASE WHEN domain <> 'rest-of-node' THEN energy_mj END,
-           CASE WHEN domain = 'rest-of-node' THEN energy_mj END, CASE WHEN domain = 'rest-of-node' THEN covered_us END,
-           CASE WHEN row_number() OVER (PARTITION BY node_id, time ORDER BY covered_us DESC) = 1 THEN covered_us END
+    SELECT n, time, 3600000000
     FROM (
-        SELECT * FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+        SELECT n, meter_id, day + make_interval(hours => k) AS time
+        FROM unnest(%(broken)s::integer[], %(broken_days)s::timestamptz[]) AS b (n, day)
+        JOIN pair USING (n), generate_series(0, 23) AS k
+    ) b
+    JOIN power_meter_hour USING (meter_id, time)
+    WHERE time >= %(day_start)s AND time < %(day_end)s
+    GROUP BY n, time
+), node_kind AS NOT MATERIALIZED (
+    -- Distinct already; said so that it is taken for a look-up, and nothing is sorted.
+    SELECT DISTINCT ON (node_id) *
+    FROM unnest(%(node_ids)s::integer[], %(of_kinds)s::integer[], %(alone)s::boolean[]) AS k (node_id, kind, alone)
+), entry AS (
+    SELECT
+        kind, time, 86400000000 AS span_us, sum(accelerator_mj)::bigint AS accelerator_mj,
+        sum(board_us)::bigint AS board_us, sum(domains_mj)::bigint AS domains_mj, sum(rest_mj)::bigint AS rest_mj,
+        sum(whole_us)::bigint AS whole_us, CASE WHEN bool_and(alone) THEN max(host_us) END AS host_us
+    FROM node_day
+    JOIN node_kind USING (node_id)
+    WHERE time >= %(day_start)s AND time < %(day_end)s
+    GROUP BY kind, time
+    UNION ALL
+    SELECT kind, time, 3600000000, sum(energy_mj)::bigint, sum(covered_us)::bigint, NULL, NULL, NULL, NULL
+    FROM (
+        SELECT node_id, time, energy_mj, covered_us FROM meter_hour
+        WHERE time >= %(hour_start)s AND time < %(day_start)s
         UNION ALL
-        SELECT * FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+        SELECT node_id, time, energy_mj, covered_us FROM meter_hour
+        WHERE time >= %(day_end)s AND time < %(hour_end)s
         UNION ALL
-        SELECT * FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+        SELECT node_id, time, energy_mj, covered_us
+        FROM hourly
+        JOIN meter_hour USING (node_id, time)
+        WHERE time >= %(day_start)s AND time < %(day_end)s
     ) h
+    JOIN node_kind USING (node_id)
+    GROUP BY kind, time
+    UNION ALL
+    SELECT kind, time, 60000000, sum(energy_mj)::bigint, sum(covered_us)::bigint, NULL, NULL, NULL, NULL
+    FROM (
+        SELECT node_id, time, energy_mj, covered_us FROM accelerator_minute
+        WHERE time >= %(start)s AND time < %(hour_start)s
+        UNION ALL
+        SELECT node_id, time, energy_mj, covered_us FROM accelerator_minute
+        WHERE time >= %(hour_end)s AND time < %(end)s
+    ) m
+    JOIN node_kind USING (node_id)
+    GROUP BY kind, time
+    UNION ALL
+    SELECT
+        kind, time, 3600000000, NULL, NULL, sum(energy_mj) FILTER (WHERE domain <> 'rest-of-node')::bigint,
+        sum(energy_mj) FILTER (WHERE domain = 'rest-of-node')::bigint,
+        sum(covered_us) FILTER (WHERE domain = 'rest-of-node')::bigint,
+        CASE WHEN bool_and(alone) THEN max(covered_us) END
+    FROM (
+        SELECT node_id, time, domain, energy_mj, covered_us FROM host_hour
+        WHERE time >= %(hour_start)s AND time < %(day_start)s
+        UNION ALL
+        SELECT node_id, time, domain, energy_mj, covered_us FROM host_hour
+        WHERE time >= %(day_end)s AND time < %(hour_end)s
+        UNION ALL
+        SELECT node_id, time, domain, energy_mj, covered_us
+        FROM hourly
+        JOIN host_hour USING (node_id, time)
+        WHERE time >= %(day_start)s AND time < %(day_end)s
+    ) h
+    JOIN node_kind USING (node_id)
+    GROUP BY kind, time
+    UNION ALL
+    SELECT
+        kind, time, 60000000, NULL, NULL, sum(energy_mj) FILTER (WHERE domain <> 'rest-of-node')::bigint,
+        sum(energy_mj) FILTER (WHERE domain = 'rest-of-node')::bigint,
+        sum(covered_us) FILTER (WHERE domain = 'rest-of-node')::bigint,
+        CASE WHEN bool_and(alone) THEN max(covered_us) END
+    FROM (
+        SELECT node_id, time, domain, energy_mj, covered_us FROM host_minute
+        WHERE time >= %(start)s AND time < %(hour_start)s
+        UNION ALL
+        SELECT node_id, time, domain, energy_mj, covered_us FROM host_minute
+        WHERE time >= %(hour_end)s AND time < %(end)s
+    ) m
+    JOIN node_kind USING (node_id)
+    GROUP BY kind, time
 ), used AS (
-    SELECT n, time, sum(accelerator_mj) AS accelerator_mj, sum(board_us) AS board_us, sum(domains_mj) AS domains_mj,
-           sum(rest_mj) AS rest_mj, sum(whole_us) AS whole_us, sum(host_us) AS host_us
-    FROM row
-    JOIN member USING (node_id)
-    GROUP BY 1, 2
+    SELECT n, time, span_us, sum(accelerator_mj)::bigint AS accelerator_mj, sum(domains_mj)::bigint AS domains_mj,
+           sum(rest_mj)::bigint AS rest_mj, sum(board_us)::bigint AS board_us, sum(host_us)::bigint AS host_us,
+           sum(whole_us)::bigint AS whole_us
+    FROM entry
+    JOIN unnest(%(below_groups)s::integer[], %(below_kinds)s::integer[]) AS b (n, kind) USING (kind)
+    GROUP BY n, time, span_us
 )
 SELECT
-    n, COALESCE(date_bin(%(step)s::interval, m.time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
-    sum(m.span_us)::bigint AS metered_us, sum(u.accelerator_mj)::bigint AS accelerator_mj,
-    sum(u.domains_mj)::bigint AS domains_mj, sum(u.rest_mj)::bigint AS rest_mj, sum(u.board_us)::bigint AS board_us,
-    sum(u.host_us)::bigint AS host_us, sum(u.whole_us)::bigint AS whole_us
-FROM metered m
-LEFT JOIN used u USING (n, time)
+    n, COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
+    sum(span_us)::bigint AS metered_us, sum(accelerator_mj)::bigint AS accelerator_mj,
+    sum(domains_mj)::bigint AS domains_mj, sum(rest_mj)::bigint AS rest_mj, sum(board_us)::bigint AS board_us,
+    sum(host_us)::bigint AS host_us, sum(whole_us)::bigint AS whole_us
+FROM metered
+LEFT JOIN used USING (n, time, span_us)
 GROUP BY 1, 2
 ORDER BY 1, 2

@@ -161,11 +161,22 @@ LIMIT %(limit)s
 -- name: overhead
 -- Host energy as an account of its own.
 WITH host_entry AS (
-    SELECT * FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT time, node_id, COALESCE(domains_mj, 0) + COALESCE(rest_mj, 0) AS energy_mj,
+           host_estimated_mj AS estimated_mj, domain_us AS covered_us
+    FROM node_day
+    WHERE time >= %(day_start)s AND time < %(day_end)s AND domain_us IS NOT NULL
     UNION ALL
-    SELECT * FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT time, node_id, energy_mj, estimated_mj, covered_us
+    FROM host_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
     UNION ALL
-    SELECT * FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT time, node_id, energy_mj, estimated_mj, covered_us
+    FROM host_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT time, node_id, energy_mj, estimated_mj, covered_us
+    FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT time, node_id, energy_mj, estimated_mj, covered_us
+    FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
 )
 SELECT
     COALESCE(date_bin(%(step)s::interval, time, TIMESTAMPTZ '1970-01-01 00:00:00Z'), %(start)s) AS bucket,
@@ -220,6 +231,21 @@ JOIN node n USING (node_id)
 JOIN site s USING (site_id)
 WHERE m.time >= %(start)s AND m.time < %(end)s
     AND (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
+    AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
+
+-- name: long_host_meter
+-- As `host_meter`, with whole hours read from their sums: never from days, of which `overhead` is made.
+SELECT COALESCE(sum(m.energy_mj), 0) AS energy_mj
+FROM (
+    SELECT energy_mj, node_id FROM host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT energy_mj, node_id FROM host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT energy_mj, node_id FROM host_minute WHERE time >= %(hour_end)s AND time < %(end)s
+) m
+JOIN node n USING (node_id)
+JOIN site s USING (site_id)
+WHERE (%(site)s::text[] IS NULL OR s.name = ANY(%(site)s))
     AND (%(node)s::text[] IS NULL OR n.name = ANY(%(node)s))
 
 -- name: accelerator_islands

@@ -219,3 +219,29 @@ SELECT date_bin('1 day', time, 'epoch'), node_id, accelerator_id, placement_id, 
 FROM ledger_hour
 WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2, 3, 4, 5
+
+-- name: clear_node_day
+DELETE FROM node_day WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: sum_node_day
+-- What the hours of a node hold, boards and host: as in 0021_node_days.sql.
+INSERT INTO node_day (time, node_id, accelerator_mj, board_us, domains_mj, rest_mj, host_estimated_mj, domain_us, host_us,
+    whole_us)
+SELECT date_bin('1 day', time, 'epoch'), node_id, sum(accelerator_mj)::bigint, sum(board_us)::bigint,
+       sum(domains_mj)::bigint, sum(rest_mj)::bigint, sum(host_estimated_mj)::bigint, sum(domain_us)::bigint,
+       sum(host_us)::bigint, sum(whole_us)::bigint
+FROM (
+    SELECT time, node_id, energy_mj AS accelerator_mj, covered_us AS board_us, NULL::bigint AS domains_mj,
+           NULL::bigint AS rest_mj, NULL::bigint AS host_estimated_mj, NULL::bigint AS domain_us,
+           NULL::bigint AS host_us, NULL::bigint AS whole_us
+    FROM meter_hour
+    WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+    UNION ALL
+    SELECT time, node_id, NULL, NULL, sum(energy_mj) FILTER (WHERE domain <> 'rest-of-node'),
+           sum(energy_mj) FILTER (WHERE domain = 'rest-of-node'), sum(estimated_mj), sum(covered_us), max(covered_us),
+           sum(covered_us) FILTER (WHERE domain = 'rest-of-node')
+    FROM host_hour
+    WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+    GROUP BY time, node_id
+) h
+GROUP BY 1, 2

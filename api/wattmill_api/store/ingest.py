@@ -10,33 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from wattmill_api.store import statements
+from wattmill_api.store import identities, statements
 from wattmill_api.store.interner import UNKNOWN, Interner, datetime_of
-from wattmill_collector.wire import (
-    AbsenceReading,
-    AcceleratorReading,
-    EngineReading,
-    GatewayReading,
-    HostReading,
-    MeterReading,
-    NodeHeader,
-    Reading,
-    Receipt,
-    Rejection,
-)
+from wattmill_api.store.sample_rows import TABLES, Table, latencies, row_of
+from wattmill_collector.wire import AbsenceReading, EngineReading, NodeHeader, Reading, Receipt, Rejection
 
 __all__ = ["Interner", "ParsedBatch", "store_batches"]
 
 _SQL = statements("ingest")
-_POSTGRES_EPOCH_US = 946_684_800_000_000
-Device = AcceleratorReading | EngineReading | HostReading | MeterReading | GatewayReading | AbsenceReading
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,100 +40,6 @@ class ParsedBatch:
     rejections: Sequence[Rejection] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    types: tuple[str, ...]
-    key_columns: tuple[str, ...]
-    key: Callable[[tuple[Any, ...]], tuple[Any, ...]]
-    is_reading: bool = True  # a row of it is a reading of its own; others are parts of one, and are not counted
-
-
-# timestamptz is 8 bytes of microseconds since 2000 on the wire, so an int8 is copied without building a datetime.
-_TABLES = (
-    _Table(
-        "accelerator_sample",
-        (
-            "int8",
-            "int4",
-            "int4",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int4",
-            "int4",
-            "int4",
-            "int4",
-            "int4",
-            "int4",
-            "float4",
-            "int2",
-        ),
-        ("time", "accelerator_id"),
-        lambda row: (row[0], row[1]),
-    ),
-    _Table(
-        "engine_sample",
-        (
-            "int8",
-            "int4",
-            "int4",
-            "int4",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int8",
-            "int4",
-            "int4",
-            "int4",
-            "float4",
-        ),
-        ("time", "engine_id"),
-        lambda row: (row[0], row[1]),
-    ),
-    _Table(
-        "host_sample",
-        ("int8", "int4", "text", "int8", "int8", "int8", "int8", "int4"),
-        ("time", "node_id", "domain"),
-        lambda row: (row[0], row[1], row[2]),
-    ),
-    _Table(
-        "power_meter_sample",
-        ("int8", "int4", "int4", "int8", "int8", "int8"),
-        ("time", "meter_id"),
-        lambda row: (row[0], row[1]),
-    ),
-    _Table(
-        "gateway_sample",
-        ("int8", "int4", "int4", "int8", "int8", "int8", "int8", "int8", "int8"),
-        ("time", "client_id"),
-        lambda row: (row[0], row[1]),
-    ),
-    _Table(
-        "absence",
-        ("int8", "int4", "text", "text", "text", "text", "int8"),
-        ("time", "node_id", "subject", "id", "reason"),
-        lambda row: (row[0], row[1], row[2], row[3], row[4]),
-    ),
-    _Table(
-        "latency_sample",
-        ("int8", "int4", "int2", "int4", "int4", "int4", "int8", "int8", "int8[]"),
-        ("time", "engine_id", "metric"),
-        lambda row: (row[0], row[1], row[2]),
-        is_reading=False,
-    ),
-)
-INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, QUEUE_TIME, REQUEST_LATENCY = 1, 2, 3, 4  # latency_sample.metric
-
-
 @dataclasses.dataclass(slots=True)
 class _Plan:
     """What one batch will write, once claimed."""
@@ -159,7 +53,7 @@ class _Plan:
 
     @property
     def stored(self) -> int:
-        return sum(len(self.rows[table.name]) for table in _TABLES if table.is_reading)
+        return sum(len(self.rows[table.name]) for table in TABLES if table.is_reading)
 
 
 def store_batches(
@@ -192,17 +86,16 @@ def store_batches(
 
 def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     """What a batch will write; of use only when the interner knew every id."""
-    node_id = interner.node(batch.node, batch.time_us)
-    plan = _Plan(batch, node_id, UNKNOWN, {t.name: [] for t in _TABLES}, [])
+    node_id = identities.node(interner, batch.node, batch.time_us)
+    plan = _Plan(batch, node_id, UNKNOWN, {t.name: [] for t in TABLES}, [])
     if node_id == UNKNOWN:
         return plan
-    plan.stream_id = interner.stream(batch.stream, node_id)
-    time = batch.time_us - _POSTGRES_EPOCH_US
+    plan.stream_id = identities.stream(interner, batch.stream, node_id)
     for _, reading in batch.readings:
-        table, row = _row(reading, batch, time, node_id, interner)
+        table, row = row_of(reading, batch.node, node_id, batch.time_us, interner)
         plan.rows[table].append(row)
         if isinstance(reading, EngineReading):
-            plan.rows["latency_sample"] += _latencies(reading, row, interner)
+            plan.rows["latency_sample"] += latencies(reading, row, interner)
         if isinstance(reading, AbsenceReading) and reading.subject == "batch" and reading.last_sequence is not None:
             first = reading.first_sequence if reading.first_sequence is not None else reading.last_sequence
             if 1 <= first <= reading.last_sequence < batch.sequence:
@@ -210,69 +103,10 @@ def _plan(batch: ParsedBatch, interner: Interner) -> _Plan:
     return plan
 
 
-def _row(r: Device, batch: ParsedBatch, time: int, node_id: int, interner: Interner) -> tuple[str, tuple[Any, ...]]:
-    time_us = batch.time_us
-    if isinstance(r, AcceleratorReading):
-        accelerator_id = interner.accelerator(r, node_id, time_us)
-        return "accelerator_sample", (
-            *(time, accelerator_id, node_id, r.energy_mj, r.epoch, r.epoch_start_us, r.memory_used_bytes),
-            *(r.clock_event_reasons, r.power_mw, r.power_instant_mw, r.power_limit_mw, r.sm_clock_mhz),
-            *(r.memory_clock_mhz, r.process_count, r.utilisation_ratio, r.temperature_celsius),
-        )
-    if isinstance(r, EngineReading):
-        engine_id = interner.engine(r, node_id, time_us)
-        placement_id = interner.placement(r, engine_id, node_id, time_us)
-        return "engine_sample", (
-            *(time, engine_id, node_id, placement_id, r.epoch, r.epoch_start_us, r.input_tokens),
-            *(r.cached_input_tokens, r.computed_input_tokens, r.output_tokens, r.requests_finished, r.preemptions),
-            *(r.draft_tokens, r.accepted_draft_tokens, r.requests_running, r.requests_waiting, r.activity_ppm),
-            r.kv_cache_usage_ratio,
-        )
-    if isinstance(r, MeterReading):
-        meter_id = interner.meter(r, batch.node, time_us)
-        return "power_meter_sample", (time, meter_id, node_id, r.energy_mj, r.power_mw, r.epoch)
-    if isinstance(r, HostReading):
-        if r.source:
-            interner.host_domain(r, node_id)
-        if r.domain == "chassis":
-            interner.chassis(r, batch.node, node_id, time_us)
-        return "host_sample", (
-            *(time, node_id, r.domain, r.energy_uj, r.energy_range_uj, r.epoch, r.epoch_start_us, r.power_mw),
-        )
-    if isinstance(r, GatewayReading):
-        return "gateway_sample", (
-            *(time, interner.gateway_client(r, node_id), node_id, r.epoch, r.epoch_start_us, r.input_tokens),
-            *(r.cached_input_tokens, r.output_tokens, r.requests_finished),
-        )
-    start = time if r.start_us is None else min(r.start_us, time_us) - _POSTGRES_EPOCH_US
-    return "absence", (time, node_id, r.subject, r.id, r.reason, r.detail, start)
-
-
-def _latencies(r: EngineReading, row: tuple[Any, ...], interner: Interner) -> list[tuple[Any, ...]]:
-    """The histograms of a reading; `row` is its own: time, engine, node, placement, epoch and its start come first."""
-    histograms = (
-        (INTER_TOKEN_LATENCY, r.inter_token_latency),
-        (TIME_TO_FIRST_TOKEN, r.time_to_first_token),
-        (QUEUE_TIME, r.queue_time),
-        (REQUEST_LATENCY, r.request_latency),
-    )
-    if all(histogram is None for _, histogram in histograms):
-        return []
-    time, engine_id, node_id, placement_id, epoch, epoch_start_us = row[:6]
-    return [
-        (
-            *(time, engine_id, metric, node_id, placement_id, interner.bounds(histogram.le_us), epoch, epoch_start_us),
-            list(histogram.counts),
-        )
-        for metric, histogram in histograms
-        if histogram is not None
-    ]
-
-
 def _store(connection: psycopg.Connection[Any], plans: list[_Plan]) -> list[Receipt]:
     fresh, answers = _claim(connection, plans)
     if fresh:
-        for table in _TABLES:
+        for table in TABLES:
             _copy(connection, table, fresh)
         _mark(connection, fresh)
         repeats = [p for p in fresh if p.duplicates]
@@ -374,7 +208,7 @@ def _repeat(batch: ParsedBatch, sha256: bytes, stored: int, duplicates: int, rej
     )
 
 
-def _unique(table: _Table, plans: Iterable[_Plan]) -> list[tuple[Any, ...]]:
+def _unique(table: Table, plans: Iterable[_Plan]) -> list[tuple[Any, ...]]:
     """The rows of one table, one per key: two batches of a group may carry the same reading."""
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for plan in plans:
@@ -384,7 +218,7 @@ def _unique(table: _Table, plans: Iterable[_Plan]) -> list[tuple[Any, ...]]:
     return list(rows.values())
 
 
-def _copy(connection: psycopg.Connection[Any], table: _Table, plans: list[_Plan]) -> None:
+def _copy(connection: psycopg.Connection[Any], table: Table, plans: list[_Plan]) -> None:
     rows = _unique(table, plans)
     if not rows:
         return
@@ -398,7 +232,7 @@ def _copy(connection: psycopg.Connection[Any], table: _Table, plans: list[_Plan]
 
 
 def _copy_rows(
-    connection: psycopg.Connection[Any], statement: sql.Composed, table: _Table, rows: list[tuple[Any, ...]]
+    connection: psycopg.Connection[Any], statement: sql.Composed, table: Table, rows: list[tuple[Any, ...]]
 ) -> None:
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(table.types)
@@ -408,7 +242,7 @@ def _copy_rows(
 
 def _merge(
     connection: psycopg.Connection[Any],
-    table: _Table,
+    table: Table,
     statement: sql.SQL,
     rows: list[tuple[Any, ...]],
     plans: list[_Plan],

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from wattmill_api import visibility
 from wattmill_api.parameters import Window
@@ -87,8 +87,8 @@ class Below:
     """What the nodes below a group of meters used in one bucket, in the time that the group counted at all.
 
     `metered_us` is that time. None where nothing was read: `domains_mj` of the host's own counters, `rest_mj` of what
-    only its chassis measures; `board_us` and `host_us` summed over boards and nodes, `whole_us` over nodes whose
-    chassis was read.
+    only its chassis measures; `board_us` summed over boards, `host_us` over nodes without boards, `whole_us` over nodes
+    whose chassis was read.
     """
 
     n: int
@@ -136,7 +136,8 @@ def read_samples(connection: Connection, ids: Sequence[int], first_us: int, last
 def replace_minutes(
     connection: Connection, ids: Sequence[int], first_us: int, last_us: int, columns: Sequence[Int64]
 ) -> None:
-    """Put minutes in the place of all old ones of these meters with first_us <= time < last_us, and sum their hours.
+    """Put minutes in the place of all old ones of these meters with first_us <= time < last_us, and sum their hours
+    and days.
 
     `columns`: minute in microseconds since 1970, meter, energy, estimated part, covered time, step (-1: not known).
     """
@@ -150,17 +151,26 @@ def replace_minutes(
 
 
 def _sum_hours(connection: Connection, ids: Sequence[int], first_us: int, last_us: int) -> None:
-    hour_us = 3_600_000_000
-    hours = {"ids": list(ids), "first": _datetime(first_us // hour_us * hour_us)}
-    hours["last"] = _datetime(-(-last_us // hour_us) * hour_us)
+    hours = {"ids": list(ids), **_whole(first_us, last_us, 3_600_000_000)}
     moved: Counter[int] = Counter()
     for meter_id, energy_mj in connection.execute(_SQL["clear_hours"], hours):
         moved[meter_id] -= energy_mj
     for meter_id, energy_mj in connection.execute(_SQL["sum_hours"], hours):
         moved[meter_id] += energy_mj
+    days = {"ids": list(ids), **_whole(first_us, last_us, 86_400_000_000)}
+    connection.execute(_SQL["clear_days"], days)
+    connection.execute(_SQL["sum_days"], days)
     changed = sorted(meter_id for meter_id, by_mj in moved.items() if by_mj)
     if changed:
         connection.execute(_SQL["move_totals"], {"ids": changed, "moved_mj": [moved[i] for i in changed]})
+
+
+def _whole(first_us: int, last_us: int, unit_us: int) -> dict[str, dt.datetime]:
+    """The whole hours or days that a stretch touches."""
+    return {
+        "first": _datetime(first_us // unit_us * unit_us),
+        "last": _datetime(-(-last_us // unit_us) * unit_us),
+    }
 
 
 def any_meter(connection: Connection) -> bool:
@@ -195,20 +205,46 @@ def counted(connection: Connection, asked: Window, meter_ids: Sequence[int]) -> 
 
 
 def below(
-    connection: Connection, asked: Window, meter_ids: Sequence[Sequence[int]], node_ids: Sequence[Sequence[int]]
+    connection: Connection, asked: Window, meter_ids: Sequence[Sequence[int]], nodes: Sequence[Sequence[Node]]
 ) -> list[Below]:
-    """What stands below each group of meters: `meter_ids[n]` stand together above `node_ids[n]`."""
-    meters = [(n, meter_id) for n, ids in enumerate(meter_ids) for meter_id in ids]
-    members = [(n, node_id) for n, ids in enumerate(node_ids) for node_id in ids]
+    """What stands below each group of meters: `meter_ids[n]` stand together above `nodes[n]`."""
+    pairs = [(n, meter_id) for n, ids in enumerate(meter_ids) for meter_id in ids]
+    kinds = _kinds(nodes)
     parameters: dict[str, Any] = {
         **_times(asked),
-        "groups": [n for n, _ in meters],
-        "meter_ids": [meter_id for _, meter_id in meters],
-        "members": [n for n, _ in members],
-        "node_ids": [node_id for _, node_id in members],
+        "groups": [n for n, _ in pairs],
+        "meter_ids": [meter_id for _, meter_id in pairs],
+        "node_ids": [node.node_id for its in kinds.values() for node in its],
+        "of_kinds": [kind for kind, its in enumerate(kinds.values()) for _ in its],
+        "alone": [not node.boards for its in kinds.values() for node in its],
+        "below_groups": [n for above, _ in kinds for n in above],
+        "below_kinds": [kind for kind, (above, _) in enumerate(kinds) for _ in above],
     }
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return [Below(**row) for row in cursor.execute(_SQL["below"], parameters)]
+    broken = connection.execute(_SQL["broken_days"], parameters).fetchall()
+    hourly = sorted({(node.node_id, day) for n, day in broken for node in nodes[n]})
+    parameters |= {
+        "broken": [n for n, _ in broken],
+        "broken_days": [day for _, day in broken],
+        "hourly": [node_id for node_id, _ in hourly],
+        "hourly_days": [day for _, day in hourly],
+    }
+    with connection.cursor(row_factory=class_row(Below)) as cursor:
+        return cursor.execute(_SQL["below"], parameters).fetchall()
+
+
+def _kinds(nodes: Sequence[Sequence[Node]]) -> dict[tuple[tuple[int, ...], int], list[Node]]:
+    """The nodes by the groups that they stand below: what is added up together. One without boards stands alone, since
+    its own hours of being read are asked for.
+    """
+    above: dict[int, list[int]] = {}
+    by_id = {node.node_id: node for its in nodes for node in its}
+    for n, its in enumerate(nodes):
+        for node in its:
+            above.setdefault(node.node_id, []).append(n)
+    kinds: dict[tuple[tuple[int, ...], int], list[Node]] = {}
+    for node_id, groups in above.items():
+        kinds.setdefault((tuple(groups), 0 if by_id[node_id].boards else node_id), []).append(by_id[node_id])
+    return kinds
 
 
 def _times(asked: Window) -> dict[str, Any]:
@@ -217,6 +253,8 @@ def _times(asked: Window) -> dict[str, Any]:
         "end": asked.end,
         "hour_start": asked.hour_start,
         "hour_end": asked.hour_end,
+        "day_start": asked.day_start,
+        "day_end": asked.day_end,
         "step": asked.step,
     }
 

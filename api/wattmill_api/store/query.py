@@ -222,10 +222,9 @@ def meter(connection: Connection, window: Window, filters: FilterValues, *, with
         return None
     parameters = {**_times(window), **filters}
     long = window.end - window.start > _LONG and filters["accelerator"] is filters["accelerator_model"] is None
-    names = ("long_meter" if long else "meter", *(["host_meter"] if with_host else []))
     total = 0
-    for name in names:
-        row = connection.execute(_SQL[name], parameters).fetchone()
+    for name in ("meter", "host_meter") if with_host else ("meter",):
+        row = connection.execute(_SQL[f"long_{name}" if long else name], parameters).fetchone()
         total += int(row[0]) if row else 0
     return total
 

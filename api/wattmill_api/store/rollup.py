@@ -332,7 +332,8 @@ def sum_hours(connection: psycopg.Connection[Any], node_ids: Sequence[int], firs
         "first": _datetime(first_us // _DAY_US * _DAY_US),
         "last": _datetime(-(-last_us // _DAY_US) * _DAY_US),
     }
-    connection.execute(_SQL["clear_ledger_day"], days)
-    connection.execute(_SQL["sum_ledger_day"], days)
+    for table in ("ledger_day", "node_day"):
+        connection.execute(_SQL[f"clear_{table}"], days)
+        connection.execute(_SQL[f"sum_{table}"], days)
     after = exposition.hour_sums(connection, node_ids, first, last)
     exposition.move_totals(connection, before, after)
