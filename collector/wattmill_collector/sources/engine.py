@@ -7,23 +7,21 @@ AbsenceReading with the reason when that begins or changes, and again at every m
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattmill_collector.clock import Clock, SystemClock
 from wattmill_collector.placement import Board, Placement
-from wattmill_collector.placement.process import Listeners, Process, Processes, candidates
+from wattmill_collector.placement.process import Listeners, Process, Processes
 from wattmill_collector.placement.signs import Pace
 from wattmill_collector.settings import EngineSettings
-from wattmill_collector.sources.addresses import Failure, place_of
+from wattmill_collector.sources.addresses import Failure
 from wattmill_collector.sources.engine_evidence import evidence_of
 from wattmill_collector.sources.engine_fronts import TURNS, takes_turns, tell_copies
 from wattmill_collector.sources.engine_histograms import is_due
-from wattmill_collector.sources.engine_pages import EnginePage, EngineValues, NotUnderstoodError, counts_tokens
+from wattmill_collector.sources.engine_pages import EngineValues, NotUnderstoodError, counts_tokens
 from wattmill_collector.sources.engine_placing import PLACE_EVERY_US, Hardware, Placer
-from wattmill_collector.sources.engine_tables import named
 from wattmill_collector.sources.engine_target import (
     SECOND_US,
     About,
@@ -33,28 +31,22 @@ from wattmill_collector.sources.engine_target import (
     absences_of,
     hung_up,
     join,
-    may_be_here,
     parse_about,
     problems_of,
     readings_of,
     role_on_page,
     seat_of,
 )
+from wattmill_collector.sources.engine_targets import Targets
 from wattmill_collector.sources.engine_workers import Worker, configured_workers, reading_of_worker
 from wattmill_collector.sources.promtext import ParseError
 from wattmill_collector.sources.scraper import Answer, Scraper
 from wattmill_collector.targets import WorkerSettings
-from wattmill_collector.wire import LATEST_US, Reading
+from wattmill_collector.wire import Reading
 
 if TYPE_CHECKING:  # loaded where there is a Kubernetes only
     from wattmill_collector.placement.pods import PodKey
     from wattmill_collector.sources.engine_pods import PodNames, PodView
-
-FORGET_AFTER_US = 600_000_000  # a discovered engine that has been gone for so long
-LONGEST_PROBE_PAUSE_US = 600_000_000
-PROBE_PATHS = ("/metrics", "/prometheus/metrics")
-MOST_CANDIDATES = 64
-MOST_POD_TARGETS = 256  # 8 boards of 7 slices, some ports each
 
 
 class EngineSource:
@@ -103,29 +95,30 @@ class EngineSource:
         self._pod_workers: list[Worker] = []
         self._workers_as_of: tuple[int, set[PodKey]] = (-1, set())
         self._look_pace = Pace()
-        self._targets = [self._target(one) for one in engines]
+        self._targets = Targets(engines, self._scraper, self._processes)
 
     def read(self, time_us: int) -> list[Reading]:
         """One EngineReading per engine that answers, and AbsenceReadings for what can't be read."""
-        self._follow_pods()
+        if self._pods is not None and self._pods.refresh(frozenset(board.uuid for board in self._boards())):
+            self._targets.follow_pods(self._pods.engines)
         began_us, began_monotonic_us = self._clock.wall_us(), self._clock.monotonic_us()
         asked = [t for t in self._targets if t.confirmed or t.probe_us <= time_us]
         answers = self._scraper.fetch([(t.link, t.path) for t in asked], self._deadline_s)
         understood: list[tuple[Target, list[EngineValues]]] = []
         found: dict[str, Problems] = {}
         for target, answer in zip(asked, answers, strict=True):
-            if self._is_configured(target):
-                self._drop(target)
+            if self._targets.is_configured(target):
+                self._targets.drop(target)
                 continue
             values, problems = self._understand(target, answer, time_us, began_us)
-            if values and self._is_second_guess(target):
-                self._drop(target)
+            if values and self._targets.is_second_guess(target):
+                self._targets.drop(target)
                 continue
             found[target.settings.target] = problems
             if values:
                 understood.append((target, values))
             elif not target.confirmed:
-                self._postpone(target, Failure(*problems[""]), time_us)
+                self._targets.postpone(target, Failure(*problems[""]), time_us)
         self._ask_about(
             [t for t, _ in understood], self._deadline_s - (self._clock.monotonic_us() - began_monotonic_us) / 1e6
         )
@@ -149,7 +142,7 @@ class EngineSource:
         readings += self._placer.absences(time_us)
         if self._pods is not None:
             readings += self._absent_pods(self._pods, time_us)
-        self._forget_gone(time_us)
+        self._targets.forget_gone(time_us)
         return readings
 
     def close(self) -> None:
@@ -157,12 +150,6 @@ class EngineSource:
         if self._pods is not None:
             self._pods.close()
         self._scraper.close()
-
-    def _target(self, settings: EngineSettings, *, discovered: bool = False) -> Target:
-        kinds = named(settings.kind)
-        place = place_of(settings.target, kinds[0].path if settings.kind != "auto" else "/metrics")
-        link = self._scraper.link(place)
-        return Target(settings, link, place.path, EnginePage(kinds), discovered, confirmed=not discovered)
 
     def _understand(
         self, target: Target, answer: Answer | Failure, time_us: int, began_us: int
@@ -260,62 +247,7 @@ class EngineSource:
         if self._discover:
             opened = self._placer.signs.has_opened()
             if self._look_pace.is_due(time_us, wanted=looked or opened):
-                self._look_for_engines(self._placer.boards)
-
-    def _look_for_engines(self, boards: Sequence[Board]) -> None:
-        known = {t.link.place.port for t in self._targets if t.discovered or may_be_here(t)}
-        holders = {pid for board in boards for pid in board.pids or ()}
-        for address, port in sorted(candidates(holders, self._processes)) if holders else ():
-            if port not in known and len(self._targets) < MOST_CANDIDATES:
-                host = f"[{address}]" if ":" in address else address
-                settings = EngineSettings(f"http://{host}:{port}/metrics")
-                self._targets.append(self._target(settings, discovered=True))
-
-    def _is_configured(self, candidate: Target) -> bool:
-        """Whether what was found is a configured engine, or a pod's, whose target calls the same place another name."""
-        port, pod = candidate.link.place.port, candidate.pod
-        others = [t for t in self._targets if t.link.place.port == port and not t.discovered and t is not candidate]
-        if candidate.discovered:
-            return any(map(may_be_here, others))
-        if pod is None:
-            return False
-        links = [t for t in others if t.pod is None]
-        return any(
-            pod.pod.ip in (t.link.place.host, t.link.peer) or (pod.pod.host_network and may_be_here(t)) for t in links
-        )
-
-    def _is_second_guess(self, target: Target) -> bool:
-        """Whether an engine's page has been found in this container, and this port was only guessed."""
-        one = target.pod
-        if one is None or one.certain:
-            return False
-        found = [t.pod for t in self._targets if t.pod and t.confirmed and t is not target]
-        return any((other.pod.key, other.container) == (one.pod.key, one.container) for other in found)
-
-    def _follow_pods(self) -> None:
-        """Take up what pods offer now; drop what they no longer offer, or offer differently."""
-        if self._pods is None or not self._pods.refresh(frozenset(board.uuid for board in self._boards())):
-            return
-        wanted = {(engine.pod.key, engine.port): engine for engine in self._pods.engines}
-        for target in [t for t in self._targets if t.pod is not None]:
-            assert target.pod is not None
-            engine = wanted.pop((target.pod.pod.key, target.pod.port), None)
-            if engine is None or (engine.settings, engine.certain) != (target.pod.settings, target.pod.certain):
-                self._drop(target)
-                if engine is not None:
-                    wanted[engine.pod.key, engine.port] = engine
-            else:
-                target.pod = engine
-        for engine in wanted.values():
-            if sum(t.pod is not None for t in self._targets) >= MOST_POD_TARGETS:
-                break
-            try:
-                target = self._target(engine.settings)
-            except ValueError:
-                continue  # an annotation that makes no URL; the pod then shows no page, which is said
-            target.pod, target.confirmed = engine, engine.certain
-            if not self._is_configured(target) and not self._is_second_guess(target):
-                self._targets.append(target)
+                self._targets.look_behind({pid for board in self._placer.boards for pid in board.pids or ()})
 
     def _names(self, target: Target, placement: Placement) -> PodNames | None:
         """What the rules say of the pod that a target is in, or that alone holds the engine's boards."""
@@ -349,36 +281,3 @@ class EngineSource:
         read = self._read_pods(view) | {one.pod for one in self._pod_workers}
         tried = {t.pod.pod.key: t.refusal for t in self._targets if t.pod and not t.confirmed and t.refusal}
         return view.absences(read, tried, time_us)
-
-    def _drop(self, target: Target) -> None:
-        target.link.close()
-        self._targets.remove(target)
-
-    def _postpone(self, target: Target, refusal: Failure, time_us: int) -> None:
-        """A port that is no engine's, or not yet: try again later, and later still; the other path next time.
-
-        A port that keeps answering something else is another protocol's and is left in peace; one that does not
-        answer may be an engine that is still loading.
-        """
-        target.link.close()
-        target.refusal = refusal
-        if refusal.reason == "connection_refused":
-            if target.pod is None:
-                self._targets.remove(target)
-            target.probe_us = time_us + PLACE_EVERY_US
-            return
-        if target.probe_pause_us >= LONGEST_PROBE_PAUSE_US and refusal.reason != "timeout":
-            target.probe_us = LATEST_US
-        else:
-            target.probe_us = time_us + target.probe_pause_us
-            target.probe_pause_us = min(2 * target.probe_pause_us, LONGEST_PROBE_PAUSE_US)
-        if target.path in PROBE_PATHS:
-            target.path = PROBE_PATHS[(PROBE_PATHS.index(target.path) + 1) % len(PROBE_PATHS)]
-            address = target.settings.target.rpartition(":")[0] + f":{target.link.place.port}"
-            target.settings = dataclasses.replace(target.settings, target=address + target.path)
-
-    def _forget_gone(self, time_us: int) -> None:
-        for target in [t for t in self._targets if t.discovered and t.confirmed]:
-            if "" in target.problems and time_us - target.since_us.get("", time_us) >= FORGET_AFTER_US:
-                target.link.close()
-                self._targets.remove(target)
