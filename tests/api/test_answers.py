@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from support.ledger import IDLE_EMPTY, MINUTE, SERVING, T0, Books
+from wattmill_api.routes.live import Feed
 from wattmill_api.routes.series import METRICS
 
 TIMES = {"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T10:04:00Z"}
@@ -214,5 +215,35 @@ def test_live_sends_the_last_minutes_as_an_event(client: TestClient, books: Book
     assert (retry, number, name) == ("retry: 5000", "id: 1", "event: figures")
     figures = json.loads(data.removeprefix("data: "))
     assert [(row["group"], row["energy_mj"]) for row in figures["rows"]] == [({"workload": "chat"}, 1000)]
-    assert figures["open_findings"] == 0
+    assert (figures["scope"], figures["open_findings"]) == ("accelerator", 0)
     assert client.get("/api/v1/live", params={"events": 0}).status_code == 422
+
+
+def test_live_and_ratios_over_time_are_told_at_every_scope(client: TestClient, books: Books) -> None:
+    """10 tokens: boards 1 J, with the host 3 J, with PUE 1.2 from the second minute on 3.6 J."""
+    node = books.node("gpu-1")
+    board = books.board(node, "GPU-a")
+    chat = books.placement(node, [board], "chat")
+    for at in (T0, T0 + MINUTE):
+        books.spent(node, board, chat, SERVING, 1000, at=at, tokens=(0, 0, 10))
+        books.host(node, 2000, at=at)
+    client.app.state.now = lambda: T0 + 4 * MINUTE  # type: ignore[attr-defined]
+
+    def asked(scope: str) -> tuple[Any, Any]:
+        [one] = series(client, "joules_per_token", scope=scope)
+        event = client.get("/api/v1/live", params={"events": 1, "scope": scope}).text
+        figures = json.loads(event.split("data: ")[1])
+        assert figures["scope"] == scope
+        return one["values"][:2], [row["energy_mj"] for row in figures["rows"]]
+
+    assert asked("accelerator") == ([0.1, 0.1], [1000, 1000])
+    assert asked("node") == ([0.3, 0.3], [3000, 3000])
+    parameters = {**TIMES, "metric": "tokens_per_kwh", "step": "1m", "scope": "facility"}
+    answer = client.get("/api/v1/series", params=parameters).json()
+    assert (answer["missing"], answer["series"][0]["values"][:2]) == (["pue"], [None, None])
+    client.put("/api/v1/pue", json={"site": "ams1", "pue": 1.2, "valid_from": (T0 + MINUTE).isoformat()})
+    client.app.state.feed = Feed(client.app.state.database)  # type: ignore[attr-defined]  # it keeps figures for 2 s
+    assert asked("facility") == ([None, 0.36], [None, 3600])
+    refused = client.get("/api/v1/series", params={**TIMES, "metric": "power_mw", "scope": "node"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "scope"

@@ -535,6 +535,8 @@ EXAMPLES: dict[str, Any] = {
         "metric": "power_mw",
         "unit": "mW",
         "step": "1m",
+        "scope": "accelerator",
+        "missing": [],
         "series": [
             {
                 "labels": {"node": "gpu-017"},

@@ -17,6 +17,7 @@ from wattmill_api.parameters import (
     OWNER_DIMENSIONS,
     STEPS,
     By,
+    EnergyScope,
     Filters,
     RangeQuestion,
     Step,
@@ -74,6 +75,9 @@ class SeriesQuestion(RangeQuestion, Filters):
     )
     step: Step = Field("auto", description="Length of a bucket.")
     by: By = Field([], description="One series for each of these; without it one for all.")
+    scope: EnergyScope = Field(
+        "accelerator", description="Whose energy tokens_per_kwh and joules_per_token are of; the rest has no other."
+    )
 
 
 class SeriesModel(BaseModel):
@@ -88,6 +92,8 @@ class SeriesAnswer(BaseModel):
     start: dt.datetime
     end: dt.datetime
     step: str
+    scope: EnergyScope
+    missing: list[str] = Field(description="What the scope needs and was not known: `host` of a node, `pue` of a site.")
     series: list[SeriesModel]
 
 
@@ -103,12 +109,16 @@ def get_series(request: Request, question: Annotated[SeriesQuestion, Query()]) -
     """Counters are summed over a bucket, gauges averaged; over devices power is summed and ratios averaged."""
     if question.metric not in METRICS:
         raise invalid("metric", f"must be one of {', '.join(METRICS)}")
-    asked = window(question, question.step, request.app.state.now())
-    _check_points(asked)
+    if question.scope != "accelerator" and question.metric not in RATIOS:
+        raise invalid("scope", f"only {' and '.join(RATIOS)} have one; /efficiency has the energy of every scope")
+    missing: set[str] = set()
     groups: dict[tuple[tuple[str, str | None], ...], dict[dt.datetime, float | None]]
     with request.app.state.database.reading() as connection:
+        known = prices.load(connection)
+        asked = window(question, question.step, request.app.state.now(), known.cuts())
+        _check_points(asked)
         if question.metric in RATIOS:
-            groups = _ratios(connection, asked, question)
+            groups, missing = _ratios(connection, asked, question, known)
         else:
             groups = _charted(connection, asked, question)
     assert asked.step is not None  # `auto` and the default always choose one
@@ -120,6 +130,8 @@ def get_series(request: Request, question: Annotated[SeriesQuestion, Query()]) -
             "start": asked.start,
             "end": asked.end,
             "step": asked.step_name,
+            "scope": question.scope,
+            "missing": sorted(missing),
             "series": [
                 {
                     "labels": dict(labels),
@@ -174,16 +186,27 @@ def _dimensions(device: query.Device) -> frozenset[str]:
     return frozenset(DIMENSIONS) - (boards if device == "engine" else OWNER_DIMENSIONS)
 
 
-def _ratios(connection: Any, asked: Window, question: SeriesQuestion) -> dict[Any, dict[dt.datetime, float | None]]:
+def _ratios(
+    connection: Any, asked: Window, question: SeriesQuestion, known: prices.Prices
+) -> tuple[dict[Any, dict[dt.datetime, float | None]], set[str]]:
+    """Points by series, and what their energy lacks at this scope."""
+    cuts = [cut for cut in known.cuts() if asked.start < cut < asked.end]
     facts = query.energy(
-        connection, asked, by=question.by, filters=question.by_dimension(), cuts=[], limit=MOST_VALUES + 1
+        connection,
+        asked,
+        by=question.by,
+        filters=question.by_dimension(),
+        cuts=cuts,
+        with_host=question.scope != "accelerator",
+        limit=MOST_VALUES + 1,
     )
     _check_values(len(facts))
-    nothing = prices.Prices(prices.History([]), prices.History([]), prices.History([]))
     groups: dict[Any, dict[dt.datetime, float | None]] = {}
-    for row in efficiency.rows(facts, nothing, scope="accelerator", start=asked.start, cuts=[]):
+    missing: set[str] = set()
+    for row in efficiency.rows(facts, known, scope=question.scope, start=asked.start, cuts=cuts):
         groups.setdefault(tuple(row["group"].items()), {})[row["time"]] = row[question.metric]
-    return groups
+        missing |= {"host", "pue"}.intersection(row["missing"])
+    return groups, missing
 
 
 def _check_values(count: int) -> None:
