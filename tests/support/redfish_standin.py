@@ -57,6 +57,7 @@ class RedfishStandin:
 
     `bodies`: raw bodies by path; `statuses`: path → status; `redirects`: path → where to. `sessions`: path → token of
     those that are open; where it is not None, there is no Basic authentication. `most_sessions`: as many as it has.
+    `calls_itself`: what stands before the path of a session in its Location.
     """
 
     def __init__(self, folder: Path | None = None, *, password: str = "") -> None:
@@ -70,6 +71,7 @@ class RedfishStandin:
         self.closes = False
         self.sessions: dict[str, str] | None = None
         self.most_sessions = 4
+        self.calls_itself = ""
         self.logins = 0
         self.hangs = threading.Event()  # set: an answer never comes, until `go_on` is set
         self.go_on = threading.Event()
@@ -158,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(503, b"{}")
         path, token = f"{SESSIONS}/{bmc.logins}", f"token-{bmc.logins}"
         bmc.sessions[path] = token
-        self._answer(bmc.statuses.get(SESSIONS, 201), b"", {"X-Auth-Token": token, "Location": path})
+        self._answer(bmc.statuses.get(SESSIONS, 201), b"", {"X-Auth-Token": token, "Location": bmc.calls_itself + path})
 
     def do_DELETE(self) -> None:
         if not self._knows() or not self.bmc.sessions or self.path not in self.bmc.sessions:

@@ -144,9 +144,13 @@ def pasta_port(said: Sequence[str], port: int) -> int:
                 outside, _, inside = one.partition(":")
                 first, _, last = outside.partition("-")
                 start = inside.partition("-")[0] or first
-                if all(map(str.isdigit, (first, last or first, start))) and int(first) <= port <= int(last or first):
+                if all(map(_is_port, (first, last or first, start))) and int(first) <= port <= int(last or first):
                     return port - int(first) + int(start)
     return 0
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
 
 
 def parse_addresses(trie: str, six: str) -> frozenset[str]:

@@ -143,7 +143,8 @@ class ChassisSource:
     def close(self) -> None:
         """Stop asking, even in the middle of it."""
         self._stop.set()
-        self._cancel()
+        if self._asking_since_us is not None:  # a connection at rest is needed still, for `release`
+            self._cancel()
         if self._thread is not None:
             self._thread.join(1.0)
 

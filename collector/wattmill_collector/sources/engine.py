@@ -164,10 +164,9 @@ class EngineSource:
             if evidence is None:
                 return [], {"": ("restarting", "the engine was restarted while it was read")}
             turns = takes_turns(target, evidence.epoch, time_us)
-            if evidence.epoch != (target.evidence or evidence).epoch or (
-                not evidence.epoch and page.has_lost_its_choice()
-            ):
-                page.forget()
+            is_other = evidence.epoch != (target.evidence or evidence).epoch
+            if is_other or (not evidence.epoch and page.has_lost_its_choice()):
+                page.forget(proven=is_other and evidence.epoch != 0)
                 target.about = None
             target.evidence = evidence
             if turns:

@@ -101,6 +101,7 @@ class EnginePage:
         self._chosen: dict[str, Alternative] = {}
         self._standings: dict[Key, Standing] = {}
         self._among: Among = {}
+        self._worked: dict[Key, None] = {}  # engines that have shown a counter: what they lack from then on is no 0
 
     def scan(self, page: bytes, *, with_histograms: bool = True) -> None:
         """Take in a page: afterwards `kind` and `process_start` (as printed, empty if there is none) are known.
@@ -142,8 +143,14 @@ class EnginePage:
         self._histograms = HistogramReader(kind) if kind.histograms else None
         return self._reader.read(page)
 
-    def forget(self) -> None:
-        """Choose the alternatives anew and begin all sums anew: the engine was started again."""
+    def forget(self, *, proven: bool = True) -> None:
+        """Choose the alternatives anew and begin all sums anew: the engine was started again.
+
+        `proven`: there is evidence of that. Without it a page that lacks its counters may be another engine's, or a
+        bad one: then it says nothing of them, rather than 0.
+        """
+        if proven:
+            self._worked = {}
         self._variant = None
         self._chosen = {}
         self._planned = None
@@ -271,6 +278,8 @@ class EnginePage:
         gone = [key for key in self._standings if key not in self._engines]
         for key in gone[: max(0, len(self._standings) - 2 * MAX_ENGINES)]:
             del self._standings[key]
+        for key in list(self._worked)[: max(0, len(self._worked) - 2 * MAX_ENGINES)]:
+            del self._worked[key]
         among = {
             part_key(series[place]): keys
             for field, found in matches.items()
@@ -315,7 +324,9 @@ class EnginePage:
             under = own(key, self._engines, {k: parts[over] for k, parts in found.items()}) if way.per else None
             if where is not None or way.lazy:
                 gauges.append((field, tuple(where or ()), tuple(under or ())))
-        zeros = () if counters else kind.from_zero
+        if counters:
+            self._worked[key] = None
+        zeros = () if key in self._worked else kind.from_zero
         ways = {field: kind.fields[field][0] for field in zeros if field in kind.fields} | self._chosen
         moving = next((f for f in ("output_tokens", "input_tokens") if f in ways), "")
         places = {p for _, where in counters for p in where} | {p for _, where, _ in gauges for p in where}

@@ -106,6 +106,10 @@ class Totals:
         broken = set(self._accounts) if restarted else set[Consumer]()
         for line in usable:
             consumer = self._together[line.consumer]
+            known = self._series.get(line.key)
+            if known is not None and known.consumer != consumer:  # who it is of has changed
+                broken |= {known.consumer, consumer}
+                known.who, known.consumer = line.consumer, consumer
             amount, began = self._difference(line, consumer, time_us, from_zero=from_zero)
             counted.setdefault(consumer, [0] * len(FIELDS))[line.field] += amount
             if began:
@@ -172,7 +176,7 @@ class Totals:
             account = self._accounts.get(consumer)
             if account is None:
                 epoch = self._epoch
-                if not from_zero:
+                if not from_zero or consumer in broken:
                     epoch = name_of(self._epoch, "from", time_us)
                 elif consumer in self._members:  # who is in it is this run's choice
                     epoch = name_of(self._epoch, "run", self._run_us)

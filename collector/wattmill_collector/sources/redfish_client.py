@@ -106,7 +106,7 @@ class RedfishClient:
 
     def _log_in(self) -> None:
         body = json.dumps({"UserName": self._settings.user, "Password": self._password()}).encode()
-        status, headers, _ = self._ask_kept("POST", SESSIONS, body)
+        status, headers, answer = self._ask_kept("POST", SESSIONS, body)
         if status in (400, 401, 403):
             raise FetchError(
                 "unauthorised",
@@ -121,10 +121,7 @@ class RedfishClient:
                 f"{self.host} opens no session (HTTP {status}); it may have no more of them: leave out `session` of "
                 "the bmc, or end some there.",
             )
-        self._session = self._within(headers.get("Location") or SESSIONS, SESSIONS).rstrip("/")
-        if self._session == SESSIONS:
-            self._session = ""
-        self._token = token
+        self._token, self._session = token, _session_path(headers.get("Location", ""), answer)
 
     def _log_out(self) -> None:
         if self._session:
@@ -274,6 +271,22 @@ class RedfishClient:
         if 300 <= status < 400:
             return FetchError("redirected", f"{self.host} redirects {path} again and again.")
         return FetchError(f"http_{status}", f"{self.host} answers HTTP {status} to {path}.")
+
+
+def _session_path(location: str, body: bytes) -> str:
+    """Where a session is ended; empty where the BMC does not say it.
+
+    Many BMCs call themselves by another name than the url does. It is this BMC's session whatever it calls itself: only
+    the path counts.
+    """
+    if not location:
+        with contextlib.suppress(ValueError, RecursionError, AttributeError):
+            location = str(json.loads(body).get("@odata.id", ""))
+    path = ""
+    with contextlib.suppress(ValueError):
+        path = urllib.parse.urlsplit(urllib.parse.urljoin(SESSIONS, location)).path.rstrip("/")
+    is_one = path.startswith("/redfish/v1/") and path != SESSIONS and path.isascii() and path.isprintable()
+    return path if is_one and " " not in path else ""
 
 
 def _may_be_bmc(address: str) -> bool:

@@ -126,6 +126,8 @@ def test_where_nobody_may_look_the_only_engine_has_what_is_in_use(tree: ProcessT
         ("auto", 0),
         ("~8000", 0),
         ("8000:", 8000),
+        ("²", 0),
+        ("8" * 5000, 0),
     ],
 )
 def test_where_pasta_forwards_a_port_to(ports: str, inside: int) -> None:

@@ -69,3 +69,19 @@ def test_a_second_model_of_a_page_begins_at_zero_beside_one_that_has_worked() ->
         "model_name=tiny,model_uid=a,replica_index=0": {"input_tokens": 70},
         "model_name=tiny,model_uid=b,replica_index=0": {"input_tokens": 0, "output_tokens": 0},
     }
+
+
+TGI_IDLE = b"tgi_queue_size 0\n"
+TGI_WORKED = TGI_IDLE + b"tgi_request_input_length_sum 1000\ntgi_request_generated_tokens_sum 500\n"
+
+
+def test_an_engine_that_has_worked_never_stands_at_zero_because_its_page_lacks_its_counters() -> None:
+    """As a proxy's page does, or another replica's behind one address: nothing of it is evidence of a start."""
+    reader = EnginePage(named("auto"))
+    read(reader, TGI_WORKED)
+    assert tokens(read(reader, TGI_IDLE)) == {}
+    reader.forget(proven=False)
+    assert tokens(read(reader, TGI_IDLE)) == {}
+    assert tokens(read(reader, TGI_WORKED)) == {"input_tokens": 1000, "output_tokens": 500}
+    reader.forget()
+    assert tokens(read(reader, TGI_IDLE)) == {"input_tokens": 0, "output_tokens": 0}

@@ -75,3 +75,21 @@ def test_a_user_without_a_password_file_is_named(exporter: FakeExporter) -> None
     (said,) = read([ExporterSettings(exporter.url("/ipmi"), "ipmi", "watt")], [])
     assert isinstance(said, AbsenceReading)
     assert (said.reason, "user and password_file" in said.detail) == ("no_password", True)
+
+
+def test_a_login_is_used_for_its_address_whoever_of_its_readers_names_it(
+    exporter: FakeExporter, password: Path
+) -> None:
+    meter = MeterSettings(exporter.url("/ipmi"), "rack", "ipmi", user="watt", password_file=password)
+    readings = read([ExporterSettings(exporter.url("/ipmi"))], [meter])
+    assert reasons(readings) == []
+    assert [one.power_mw for one in readings if isinstance(one, HostReading | MeterReading)] == [1_372_000, 1_372_000]
+
+
+def test_what_asks_a_device_is_not_pressed_when_that_fails(exporter: FakeExporter) -> None:
+    source = ExporterSource([], [MeterSettings(exporter.url("/snmp"), "rack")], node="n1", clock=FakeClock())
+    exporter.status = 500
+    for tick in range(30):
+        source.read(1_764_030_010_000_000 + tick * 1_000_000)
+    source.close()
+    assert len(exporter.requests) == 3  # each 10 s

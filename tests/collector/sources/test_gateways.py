@@ -306,6 +306,26 @@ def test_of_a_collectors_page_a_new_series_is_only_a_baseline() -> None:
     assert (new.input_tokens, new.epoch_start_us) == (0, None)
 
 
+def test_a_consumer_that_is_called_otherwise_takes_no_tokens_along() -> None:
+    """`target_info` names the only application of a page; when a second one joins it, nobody is named any more."""
+
+    def page(counted: int, *applications: str) -> bytes:
+        told = "".join(f'target_info{{service_name="{name}"}} 1\n' for name in applications)
+        usage = f'gen_ai_client_token_usage_sum{{gen_ai_token_type="input",gen_ai_request_model="m"}} {counted}\n'
+        return f"process_start_time_seconds 1764028000.5\n{told}{usage}".encode()
+
+    gateway = Gateway(page(1000, "app"), kind="otel")
+    seen: dict[tuple[str, int], list[int]] = {}
+    for counted, applications in ((1000, ("app",)), (1010, ("app", "other")), (1020, ("app", "other"))):
+        for one in gateway.consumers(page(counted, *applications)):
+            seen.setdefault((one.agent, one.epoch), []).append(one.input_tokens or 0)
+    gateway.restart_agent()
+    for one in gateway.consumers(page(1030, "app", "other")):
+        if (one.agent, one.epoch) in seen:
+            seen[one.agent, one.epoch].append(one.input_tokens or 0)
+    assert sum(shown[-1] - shown[0] for shown in seen.values()) <= 20  # that of the restart's minute may be lost
+
+
 @given(st.data())
 def test_totals_count_every_token_once(data: st.DataObject) -> None:
     """Series rise, begin again, come and go: the increments of a consumer are those of its series, to the token."""

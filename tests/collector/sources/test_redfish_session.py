@@ -57,6 +57,16 @@ def test_a_session_may_be_given_without_a_document(bmc: RedfishStandin, client: 
     assert power_of(client) == 565_000
 
 
+def test_a_bmc_that_calls_itself_otherwise_keeps_one_session_and_gets_it_back(
+    bmc: RedfishStandin, tmp_path: Path
+) -> None:
+    bmc.calls_itself = "https://idrac-7xk2.example.net"
+    client = RedfishClient(settings_of(bmc, tmp_path), SystemClock())
+    assert [power_of(client) for _ in range(3)] == [565_000] * 3
+    client.leave()
+    assert (bmc.logins, bmc.sessions) == (1, {})
+
+
 def test_a_session_that_the_bmc_has_ended_is_opened_anew(bmc: RedfishStandin, client: RedfishClient) -> None:
     power_of(client)
     bmc.sessions = {}

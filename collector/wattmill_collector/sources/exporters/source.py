@@ -98,6 +98,10 @@ class ExporterSource:
         self._boot_id = read_boot_id(proc / "sys/kernel/random/boot_id")
         self._targets: dict[str, _Target] = {}
         self._boards: dict[str, AcceleratorReading] = {}
+        # An address is asked once, for all that is read there: with the user that any of them names.
+        for one in (*exporters, *meters):
+            if one.user or one.password_file is not None:
+                self._target(one)
         for exporter in exporters:
             target = self._target(exporter)
             target.kind = exporter.kind
@@ -133,7 +137,7 @@ class ExporterSource:
         for target, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Failure):
                 if answer.reason != "pending":
-                    target.next_us = 0
+                    target.next_us = target.next_us if target.is_slow() else 0  # what it asks is not to be pressed
                     _fail(target, answer)
                 continue
             target.problems = {}
@@ -153,7 +157,7 @@ class ExporterSource:
         self._scraper.close()
 
     def _target(self, settings: ExporterSettings | MeterSettings) -> _Target:
-        """The target at an address, with the user of whoever names it first."""
+        """The target at an address, with the user of whoever names one first."""
         url = settings.target
         if url not in self._targets:
             place = place_of(url)
