@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -45,6 +46,7 @@ MINUTE_TABLES = (
 )
 _LEAD_EVERY_S = 5
 _LEARN_EVERY_S = 600
+_HANDED_OVER_US = 48 * 3_600_000_000  # how far back the leader before, who may be older, may have closed hours
 
 
 class Jobs:
@@ -53,6 +55,7 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection: Connection | None = None
+        self._is_new = False  # it has taken the lead, and closed nothing yet
         self._stopping = threading.Event()
         # One worker: the jobs share the leader's connection, and roll-up must not compete with itself for two cores.
         self._scheduler = BackgroundScheduler(
@@ -131,7 +134,7 @@ class Jobs:
             return None
         if store.try_lead(connection):
             log.info("this process runs the jobs", extra={"action": "lead"})
-            self._connection = connection
+            self._connection, self._is_new = connection, True
             return connection
         connection.close()
         return None
@@ -154,6 +157,10 @@ class Jobs:
                 store.ended(connection, name, False, f"{type(error).__name__}: {error}"[:500])
 
     def _roll_up(self, connection: Connection) -> str:
+        if self._is_new:
+            now_us = time.time_ns() // 1000
+            accounting.make_days_whole(connection, now_us - _HANDED_OVER_US, now_us)
+            self._is_new = False
         closed = 0
         while not self._stopping.is_set() and (windows := accounting.roll_up(connection)):
             closed += windows

@@ -60,6 +60,27 @@ def test_jobs_close_what_ingest_touched(connection: psycopg.Connection[Any], dat
         jobs.stop()
 
 
+def test_who_takes_the_lead_makes_the_last_days_whole(connection: psycopg.Connection[Any], database_url: str) -> None:
+    node = Node()
+    node.time_us = (time.time_ns() // 60_000_000_000 - 60) * 60_000_000
+    node.board("GPU-a", energy_mj=5)
+    node.tick(seconds=0)
+    for _ in range(6):
+        node.tick(energy={"GPU-a": 100})
+    node.post(connection, Interner())
+    while accounting.roll_up(connection):
+        pass
+    days = "SELECT sum(accelerator_mj) FROM node_day"
+    assert connection.execute(days).fetchone() == (600,)
+    connection.execute("DELETE FROM node_day")
+    jobs = Jobs(Settings(database_url=database_url, roll_up_every_s=0.2))
+    jobs.start()
+    try:
+        assert until(lambda: connection.execute(days).fetchone() == (600,))
+    finally:
+        jobs.stop()
+
+
 def test_one_leader(database_url: str) -> None:
     with (
         psycopg.connect(database_url, autocommit=True) as first,

@@ -14,7 +14,7 @@ import pytest
 
 from support import naive_meters
 from support.ledger import Books
-from wattmill_api import meters, migrate
+from wattmill_api import accounting, meters, migrate
 from wattmill_api.parameters import DAY, DIMENSIONS, EPOCH, HOUR, MINUTE, RangeQuestion, window
 from wattmill_api.store import meters as store
 from wattmill_api.store import query, rollup
@@ -158,6 +158,16 @@ def test_days_follow_what_comes_late_and_what_is_taken_back(connection: psycopg.
     assert_alike(connection, BEGIN + 90 * MINUTE, LAST - 90 * MINUTE, DAY)
 
 
+def test_a_new_leader_makes_days_whole_of_which_the_one_before_wrote_hours_only(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """An older version goes on for a while beside the new schema."""
+    connection.execute("DELETE FROM power_meter_day WHERE time >= %s", [BEGIN + DAY])
+    connection.execute("UPDATE node_day SET board_us = board_us / 2, domains_mj = 0 WHERE time < %s", [BEGIN + DAY])
+    accounting.make_days_whole(connection, _us(BEGIN), _us(LAST))
+    assert_alike(connection, BEGIN, LAST, None)
+
+
 def test_a_fleet_of_whole_days_is_answered_by_days_alone(connection: psycopg.Connection[Any]) -> None:
     """A month of a large fleet is answered at once only as long as this holds."""
     for meter_id in range(1, len(METERS) + 1):
@@ -203,7 +213,9 @@ def test_a_database_of_before_gets_the_days_that_roll_up_would_have_written(
     written = days()
     assert all(written)
     connection.execute("TRUNCATE node_day, power_meter_day")
-    [migration] = [each for each in migrate.migrations() if each.name.startswith("0021")]
-    for statement in re.findall(r"INSERT INTO .*?;", migration.sql, re.DOTALL):
+    [nodes, hosts] = [each for each in migrate.migrations() if each.name[:4] in ("0021", "0023")]
+    for statement in re.findall(r"INSERT INTO .*?;", nodes.sql, re.DOTALL):
         connection.execute(statement)
+    with connection.transaction():
+        connection.execute(hosts.sql.encode())
     assert days() == written

@@ -43,7 +43,12 @@ HYPERTABLE_FILES = (
     "0017_meter_hypertables.sql",
     "0019_gateway_hypertables.sql",
 )
-SCHEMA_FILES = ("0013_team_views.sql", "0015_shares_team_views.sql", "0020_gateway_team_views.sql")
+SCHEMA_FILES = (
+    "0013_team_views.sql",
+    "0015_shares_team_views.sql",
+    "0020_gateway_team_views.sql",
+    "0024_host_share_team_views.sql",
+)
 
 
 @pytest.fixture

@@ -323,7 +323,7 @@ def test_every_view_has_the_columns_of_its_table(database_url: str) -> None:
 
 
 def test_only_the_share_of_hosts_reads_whole_nodes() -> None:
-    """The four views that hold other teams' rows are for one statement."""
+    """The five views that hold other teams' rows are for one statement."""
     folder = Path(auth.__file__).parent
     users = [file.name for file in folder.rglob("*.py") if '"every_"' in file.read_text()]
     assert users == ["query.py"]

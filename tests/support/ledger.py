@@ -7,6 +7,9 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from wattmill_api.parameters import EPOCH
+from wattmill_api.store import rollup
+
 T0 = dt.datetime(2026, 3, 2, 10, 0, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
 SERVING, IDLE_LOADED, IDLE_EMPTY, UNATTRIBUTED = 1, 2, 3, 4
@@ -104,28 +107,14 @@ class Books:
 
     def close_hours(self) -> None:
         """Sum the minutes into hours, and these into days, as roll-up does."""
-        self.do(
-            "INSERT INTO ledger_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj),"
-            " sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id,"
-            " accelerator_id, placement_id, 1, account FROM ledger_minute"
-            " GROUP BY 1, node_id, accelerator_id, placement_id, account"
+        nodes = [row[0] for row in self.connection.execute("SELECT node_id FROM node ORDER BY 1")]
+        [(first, last)] = self.connection.execute(
+            "SELECT date_trunc('hour', min(time)), date_trunc('hour', max(time)) + interval '1 hour' FROM ("
+            "SELECT time FROM ledger_minute UNION SELECT time FROM host_minute"
+            " UNION SELECT time FROM accelerator_minute) m"
         )
-        self.do(
-            "INSERT INTO host_hour SELECT date_trunc('hour', time), sum(energy_mj), sum(estimated_mj), sum(covered_us),"
-            " node_id, domain FROM host_minute GROUP BY 1, node_id, domain"
-        )
-        self.do(
-            "INSERT INTO meter_hour SELECT date_trunc('hour', time), sum(energy_mj), node_id FROM accelerator_minute"
-            " GROUP BY 1, node_id"
-        )
-        self.do(
-            "INSERT INTO ledger_day SELECT date_trunc('day', time, 'UTC'), sum(energy_mj), sum(estimated_mj),"
-            " sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(covered_us), sum(span_us), node_id,"
-            " accelerator_id, placement_id, 1, account FROM ledger_hour"
-            " GROUP BY 1, node_id, accelerator_id, placement_id, account"
-        )
-        self.do(
-            "INSERT INTO node_day (time, domains_mj, host_estimated_mj, domain_us, node_id)"
-            " SELECT date_trunc('day', time, 'UTC'), sum(energy_mj), sum(estimated_mj), sum(covered_us), node_id"
-            " FROM host_hour GROUP BY 1, node_id"
-        )
+        rollup.sum_hours(self.connection, nodes, _us(first), _us(last))
+
+
+def _us(time: dt.datetime) -> int:
+    return (time - EPOCH) // dt.timedelta(microseconds=1)

@@ -23,10 +23,10 @@ from wattmill_api.accounting.host import host_minutes
 from wattmill_api.accounting.latency import close_latencies
 from wattmill_api.accounting.meters import close_meters
 from wattmill_api.accounting.windows import HOUR_US, MINUTE_US, Window, extended, read, widened, windows_of
-from wattmill_api.store import rollup
+from wattmill_api.store import meters, rollup
 from wattmill_api.store.database import Connection
 
-__all__ = ["Window", "close_window", "roll_up", "windows_of"]
+__all__ = ["Window", "close_window", "make_days_whole", "roll_up", "windows_of"]
 
 
 def roll_up(connection: Connection, *, most_spans: int = 20_000, most_windows: int = 8) -> int:
@@ -74,3 +74,10 @@ def close_window(connection: Connection, window: Window) -> None:
         close_latencies(connection, fleet, part)
         close_gateways(connection, fleet, part)
         close_meters(connection, part, chassis)
+
+
+def make_days_whole(connection: Connection, first_us: int, last_us: int) -> None:
+    """Recompute days from their hours: a leader of a version before, while replicas are replaced, writes hours only."""
+    with connection.transaction():
+        rollup.sum_days(connection, rollup.nodes_of_days(connection, first_us, last_us), first_us, last_us)
+        meters.sum_days(connection, meters.meters_of_days(connection, first_us, last_us), first_us, last_us)

@@ -65,6 +65,9 @@ WHERE meter_id = ANY(%(ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2
 RETURNING meter_id, energy_mj
 
+-- name: meters_of_days
+SELECT DISTINCT meter_id FROM power_meter_hour WHERE time >= %(first)s AND time < %(last)s
+
 -- name: clear_days
 DELETE FROM power_meter_day WHERE meter_id = ANY(%(ids)s) AND time >= %(first)s AND time < %(last)s
 

@@ -11,51 +11,92 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 
 -- name: ledger_entry
 -- A part of `energy`: the ledger's rows as they are.
-SELECT *, false AS host_unknown FROM ledger_day WHERE time >= %(day_start)s AND time < %(day_end)s
-UNION ALL
-SELECT *, false FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
-UNION ALL
-SELECT *, false FROM ledger_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
-UNION ALL
-SELECT *, false FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
-UNION ALL
-SELECT *, false FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+SELECT
+    l.*,
+    account = 1 AND input_tokens IS NULL AS input_unknown,
+    account = 1 AND cached_input_tokens IS NULL AS cached_unknown,
+    account = 1 AND output_tokens IS NULL AS output_unknown,
+    false AS host_unknown
+FROM (
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM ledger_day WHERE time >= %(day_start)s AND time < %(day_end)s
+    UNION ALL
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
+    UNION ALL
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM ledger_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
+    UNION ALL
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+) l
 
 -- name: shared_entry
 -- A part of `energy`: as `ledger_entry`, with each node's host energy shared among its rows of the same minute (or hour)
 -- by their energy: whole millijoules, largest remainder, so that the shares sum to the host's meter. Where the boards
--- used nothing there is nobody to share with, and it stays a row of its own. `every`: what names of tables begin with.
+-- used nothing there is nobody to share with, and it stays a row of its own. Days hold what their hours' shares sum to;
+-- one that roll-up has not shared out yet says that its host is unknown. `every`: what names of tables begin with.
+-- Hosts and rows meet in a window and not in a join: one by time alone would hold every row against every node.
 WITH entry AS (
-    SELECT * FROM {every}ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM {every}ledger_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
     UNION ALL
-    SELECT * FROM {every}ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM {every}ledger_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
     UNION ALL
-    SELECT * FROM {every}ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM {every}ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+           cached_input_tokens, output_tokens, covered_us, span_us
+    FROM {every}ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), host_entry AS (
-    SELECT * FROM {every}host_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT time, node_id, energy_mj, estimated_mj
+    FROM {every}host_hour WHERE time >= %(hour_start)s AND time < %(day_start)s
     UNION ALL
-    SELECT * FROM {every}host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT time, node_id, energy_mj, estimated_mj
+    FROM {every}host_hour WHERE time >= %(day_end)s AND time < %(hour_end)s
     UNION ALL
-    SELECT * FROM {every}host_minute WHERE time >= %(hour_end)s AND time < %(end)s
-), host AS (
-    SELECT time, node_id, sum(energy_mj) AS host_mj, sum(estimated_mj) AS host_estimated_mj
-    FROM host_entry
-    GROUP BY time, node_id
+    SELECT time, node_id, energy_mj, estimated_mj
+    FROM {every}host_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    UNION ALL
+    SELECT time, node_id, energy_mj, estimated_mj
+    FROM {every}host_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), met AS (
-    SELECT entry.*, host_mj, host_estimated_mj, sum(energy_mj) OVER (PARTITION BY time, node_id) AS node_mj
-    FROM entry
-    LEFT JOIN host USING (time, node_id)
+    SELECT
+        u.*, sum(host_mj) OVER node AS node_host_mj, sum(host_estimated_mj) OVER node AS node_estimated_mj,
+        sum(energy_mj) OVER node AS node_mj
+    FROM (
+        SELECT entry.*, NULL::numeric AS host_mj, NULL::numeric AS host_estimated_mj FROM entry
+        UNION ALL
+        SELECT time, node_id, 0, 0, 5, NULL, NULL, NULL, NULL, NULL, 0, 0, sum(energy_mj), sum(estimated_mj)
+        FROM host_entry
+        GROUP BY time, node_id
+    ) u
+    WINDOW node AS (PARTITION BY time, node_id)
 ), floored AS (
     SELECT
         met.*,
-        div(host_mj * energy_mj, NULLIF(node_mj, 0)) AS share_mj,
-        mod(host_mj * energy_mj, NULLIF(node_mj, 0)) AS rest,
-        div(host_estimated_mj * energy_mj, NULLIF(node_mj, 0)) AS share_estimated_mj
+        div(node_host_mj * energy_mj, NULLIF(node_mj, 0)) AS share_mj,
+        mod(node_host_mj * energy_mj, NULLIF(node_mj, 0)) AS rest,
+        div(node_estimated_mj * energy_mj, NULLIF(node_mj, 0)) AS share_estimated_mj
     FROM met
+    WHERE account <> 5 OR COALESCE(node_mj, 0) = 0
 ), ranked AS (
     SELECT
         floored.*,
-        host_mj - sum(share_mj) OVER (PARTITION BY time, node_id) AS left_mj,
+        node_host_mj - sum(share_mj) OVER (PARTITION BY time, node_id) AS left_mj,
         row_number() OVER (
             PARTITION BY time, node_id ORDER BY rest DESC, accelerator_id, placement_id, account
         ) AS place
@@ -63,17 +104,27 @@ WITH entry AS (
 )
 SELECT
     time, node_id, accelerator_id, placement_id, account,
-    energy_mj + COALESCE(share_mj + CASE WHEN place <= left_mj THEN 1 ELSE 0 END, 0) AS energy_mj,
-    estimated_mj + COALESCE(share_estimated_mj, 0) AS estimated_mj,
+    COALESCE(energy_mj, 0) + COALESCE(host_mj, share_mj + CASE WHEN place <= left_mj THEN 1 ELSE 0 END, 0) AS energy_mj,
+    COALESCE(estimated_mj, 0) + COALESCE(host_estimated_mj, share_estimated_mj, 0) AS estimated_mj,
     input_tokens, cached_input_tokens, output_tokens, covered_us, span_us,
-    host_mj IS NULL AND energy_mj > 0 AS host_unknown
+    account = 1 AND input_tokens IS NULL AS input_unknown,
+    account = 1 AND cached_input_tokens IS NULL AS cached_unknown,
+    account = 1 AND output_tokens IS NULL AS output_unknown,
+    node_host_mj IS NULL AND energy_mj > 0 AS host_unknown
 FROM ranked
 UNION ALL
-SELECT time, node_id, 0, 0, 5, host_mj, host_estimated_mj, NULL, NULL, NULL, 0, 0, false
-FROM host
-WHERE NOT EXISTS (
-    SELECT FROM met WHERE met.time = host.time AND met.node_id = host.node_id AND met.node_mj > 0
-)
+SELECT
+    time, node_id, accelerator_id, placement_id, account, energy_mj + COALESCE(host_mj, 0),
+    estimated_mj + COALESCE(host_estimated_mj, 0), input_tokens, cached_input_tokens, output_tokens, covered_us,
+    span_us,
+    COALESCE(input_unknown, account = 1 AND input_tokens IS NULL),
+    COALESCE(cached_unknown, account = 1 AND cached_input_tokens IS NULL),
+    COALESCE(output_unknown, account = 1 AND output_tokens IS NULL),
+    COALESCE(host_unknown, energy_mj > 0)
+FROM ledger_day WHERE time >= %(day_start)s AND time < %(day_end)s
+UNION ALL
+SELECT time, node_id, 0, 0, 5, unborne_mj, unborne_estimated_mj, NULL, NULL, NULL, 0, 0, false, false, false, false
+FROM {every}node_day WHERE time >= %(day_start)s AND time < %(day_end)s AND unborne_mj IS NOT NULL
 
 -- name: energy
 -- Energy and tokens by bucket, slice, site and the dimensions asked for. Its place for entries is filled by one of the two parts above.
@@ -97,9 +148,9 @@ WITH entry AS (
         sum(x.cached_input_tokens) AS cached_input_tokens,
         sum(x.output_tokens) AS output_tokens,
         -- Not unknown is what a role has not: a worker's tokens are its leader's, input its prefill engine's.
-        bool_or(x.account = 1 AND x.input_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS input_unknown,
-        bool_or(x.account = 1 AND x.cached_input_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS cached_unknown,
-        bool_or(x.account = 1 AND x.output_tokens IS NULL AND COALESCE(p.role, '') NOT IN ('prefill', 'worker'))
+        bool_or(x.input_unknown AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS input_unknown,
+        bool_or(x.cached_unknown AND COALESCE(p.role, '') NOT IN ('decode', 'worker')) AS cached_unknown,
+        bool_or(x.output_unknown AND COALESCE(p.role, '') NOT IN ('prefill', 'worker'))
             AS output_unknown,
         bool_or(x.accelerator_id = 0 AND x.output_tokens > 0) AS placement_unknown,
         sum(x.covered_us) AS covered_us,

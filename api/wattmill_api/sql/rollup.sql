@@ -175,15 +175,77 @@ COPY engine_minute (time, engine_id, node_id, placement_id, input_tokens, cached
 -- name: clear_ledger_hour
 DELETE FROM ledger_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 
--- name: sum_ledger_hour
-INSERT INTO ledger_hour (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
-    cached_input_tokens, output_tokens, covered_us, span_us, revision)
-SELECT date_bin('1 hour', time, 'epoch'), node_id, accelerator_id, placement_id, account, sum(energy_mj)::bigint,
-       sum(estimated_mj)::bigint, sum(input_tokens)::bigint, sum(cached_input_tokens)::bigint, sum(output_tokens)::bigint,
-       sum(covered_us)::bigint, sum(span_us)::bigint, max(revision)
+-- name: minute_entry
+-- An entry for `shared`: hours as sums of their minutes.
+SELECT date_bin('1 hour', time, 'epoch') AS time, node_id, accelerator_id, placement_id, account,
+       sum(energy_mj)::bigint AS energy_mj, sum(estimated_mj)::bigint AS estimated_mj,
+       sum(input_tokens)::bigint AS input_tokens, sum(cached_input_tokens)::bigint AS cached_input_tokens,
+       sum(output_tokens)::bigint AS output_tokens, sum(covered_us)::bigint AS covered_us,
+       sum(span_us)::bigint AS span_us, max(revision) AS revision
 FROM ledger_minute
 WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 GROUP BY 1, 2, 3, 4, 5
+
+-- name: hour_entry
+-- An entry for `shared`: hours that are there.
+SELECT time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens, cached_input_tokens,
+       output_tokens, covered_us, span_us, revision
+FROM ledger_hour
+WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+
+-- name: shared
+-- Hours of the ledger with each node's host energy shared among its rows: `shared_entry` of query.sql says how.
+WITH met AS (
+    SELECT
+        u.*, sum(host_mj) OVER node AS node_host_mj, sum(host_estimated_mj) OVER node AS node_estimated_mj,
+        sum(energy_mj) OVER node AS node_mj
+    FROM (
+        SELECT e.*, NULL::numeric AS host_mj, NULL::numeric AS host_estimated_mj FROM ({entry}) e
+        UNION ALL
+        SELECT time, node_id, 0, 0, 5, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, sum(energy_mj), sum(estimated_mj)
+        FROM host_hour
+        WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+        GROUP BY time, node_id
+    ) u
+    WINDOW node AS (PARTITION BY time, node_id)
+), floored AS (
+    SELECT
+        met.*,
+        div(node_host_mj * energy_mj, NULLIF(node_mj, 0)) AS share_mj,
+        mod(node_host_mj * energy_mj, NULLIF(node_mj, 0)) AS rest,
+        div(node_estimated_mj * energy_mj, NULLIF(node_mj, 0)) AS share_estimated_mj
+    FROM met
+    WHERE account <> 5
+), ranked AS (
+    SELECT
+        floored.*,
+        node_host_mj - sum(share_mj) OVER (PARTITION BY time, node_id) AS left_mj,
+        row_number() OVER (
+            PARTITION BY time, node_id ORDER BY rest DESC, accelerator_id, placement_id, account
+        ) AS place
+    FROM floored
+)
+SELECT
+    time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens, cached_input_tokens,
+    output_tokens, covered_us, span_us, revision,
+    node_host_mj IS NULL AND energy_mj > 0 AS host_unknown,
+    COALESCE(share_mj + CASE WHEN place <= left_mj THEN 1 ELSE 0 END, 0)::bigint AS host_mj,
+    COALESCE(share_estimated_mj, 0)::bigint AS host_estimated_mj
+FROM ranked
+
+-- name: sum_ledger_hour
+INSERT INTO ledger_hour (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+    cached_input_tokens, output_tokens, covered_us, span_us, revision, host_unknown, host_mj, host_estimated_mj)
+{shared}
+
+-- name: share_ledger_hour
+-- Hours of before 0022_host_shares.sql: their rows stay, and get their parts of the host.
+UPDATE ledger_hour l
+SET host_unknown = s.host_unknown, host_mj = s.host_mj, host_estimated_mj = s.host_estimated_mj
+FROM ({shared}) s
+WHERE l.node_id = ANY(%(node_ids)s) AND l.time >= %(first)s AND l.time < %(last)s AND l.host_mj IS NULL
+    AND l.time = s.time AND l.node_id = s.node_id AND l.accelerator_id = s.accelerator_id
+    AND l.placement_id = s.placement_id AND l.account = s.account
 
 -- name: clear_host_hour
 DELETE FROM host_hour WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
@@ -211,37 +273,61 @@ GROUP BY 1, 2
 DELETE FROM ledger_day WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 
 -- name: sum_ledger_day
-INSERT INTO ledger_day (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
-    cached_input_tokens, output_tokens, covered_us, span_us, revision)
-SELECT date_bin('1 day', time, 'epoch'), node_id, accelerator_id, placement_id, account, sum(energy_mj)::bigint,
-       sum(estimated_mj)::bigint, sum(input_tokens)::bigint, sum(cached_input_tokens)::bigint, sum(output_tokens)::bigint,
-       sum(covered_us)::bigint, sum(span_us)::bigint, max(revision)
-FROM ledger_hour
-WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
-GROUP BY 1, 2, 3, 4, 5
+-- Sums of hours. Says of which nodes an hour was not shared out yet.
+WITH summed AS (
+    INSERT INTO ledger_day (time, node_id, accelerator_id, placement_id, account, energy_mj, estimated_mj, input_tokens,
+        cached_input_tokens, output_tokens, covered_us, span_us, revision, host_unknown, input_unknown, cached_unknown,
+        output_unknown, energy_hours, host_mj, host_estimated_mj)
+    SELECT date_bin('1 day', time, 'epoch'), node_id, accelerator_id, placement_id, account, sum(energy_mj)::bigint,
+           sum(estimated_mj)::bigint, sum(input_tokens)::bigint, sum(cached_input_tokens)::bigint,
+           sum(output_tokens)::bigint, sum(covered_us)::bigint, sum(span_us)::bigint, max(revision),
+           CASE WHEN bool_and(host_mj IS NOT NULL) THEN bool_or(host_unknown) END,
+           bool_or(account = 1 AND input_tokens IS NULL), bool_or(account = 1 AND cached_input_tokens IS NULL),
+           bool_or(account = 1 AND output_tokens IS NULL),
+           bit_or(CASE WHEN energy_mj > 0 THEN 1 << extract(hour FROM time AT TIME ZONE 'UTC')::integer ELSE 0 END),
+           sum(host_mj)::bigint, sum(host_estimated_mj)::bigint
+    FROM ledger_hour
+    WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+    GROUP BY 1, 2, 3, 4, 5
+    RETURNING node_id, host_unknown
+)
+SELECT DISTINCT node_id FROM summed WHERE host_unknown IS NULL
+
+-- name: nodes_of_days
+SELECT node_id FROM meter_hour WHERE time >= %(first)s AND time < %(last)s
+UNION
+SELECT node_id FROM host_hour WHERE time >= %(first)s AND time < %(last)s
 
 -- name: clear_node_day
 DELETE FROM node_day WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
 
 -- name: sum_node_day
--- What the hours of a node hold, boards and host: as in 0021_node_days.sql.
+-- What the hours of a node hold, boards and host: as in 0021_node_days.sql and 0022_host_shares.sql.
 INSERT INTO node_day (time, node_id, accelerator_mj, board_us, domains_mj, rest_mj, host_estimated_mj, domain_us, host_us,
-    whole_us)
+    whole_us, unborne_mj, unborne_estimated_mj)
 SELECT date_bin('1 day', time, 'epoch'), node_id, sum(accelerator_mj)::bigint, sum(board_us)::bigint,
        sum(domains_mj)::bigint, sum(rest_mj)::bigint, sum(host_estimated_mj)::bigint, sum(domain_us)::bigint,
-       sum(host_us)::bigint, sum(whole_us)::bigint
+       sum(host_us)::bigint, sum(whole_us)::bigint, sum(host_mj) FILTER (WHERE unborne)::bigint,
+       sum(host_estimated_mj) FILTER (WHERE unborne)::bigint
 FROM (
-    SELECT time, node_id, energy_mj AS accelerator_mj, covered_us AS board_us, NULL::bigint AS domains_mj,
-           NULL::bigint AS rest_mj, NULL::bigint AS host_estimated_mj, NULL::bigint AS domain_us,
-           NULL::bigint AS host_us, NULL::bigint AS whole_us
+    SELECT time, node_id, energy_mj AS accelerator_mj, covered_us AS board_us, NULL::bigint AS host_mj,
+           NULL::bigint AS domains_mj, NULL::bigint AS rest_mj, NULL::bigint AS host_estimated_mj,
+           NULL::bigint AS domain_us, NULL::bigint AS host_us, NULL::bigint AS whole_us, false AS unborne
     FROM meter_hour
     WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
     UNION ALL
-    SELECT time, node_id, NULL, NULL, sum(energy_mj) FILTER (WHERE domain <> 'rest-of-node'),
+    SELECT time, host_hour.node_id, NULL, NULL, sum(energy_mj), sum(energy_mj) FILTER (WHERE domain <> 'rest-of-node'),
            sum(energy_mj) FILTER (WHERE domain = 'rest-of-node'), sum(estimated_mj), sum(covered_us), max(covered_us),
-           sum(covered_us) FILTER (WHERE domain = 'rest-of-node')
+           sum(covered_us) FILTER (WHERE domain = 'rest-of-node'),
+           COALESCE(min(hours), 0) & (1 << extract(hour FROM time AT TIME ZONE 'UTC')::integer) = 0
     FROM host_hour
-    WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
-    GROUP BY time, node_id
+    LEFT JOIN (
+        SELECT time AS day, node_id, bit_or(energy_hours) AS hours
+        FROM ledger_day
+        WHERE node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+        GROUP BY 1, 2
+    ) d ON d.node_id = host_hour.node_id AND day = date_bin('1 day', time, 'epoch')
+    WHERE host_hour.node_id = ANY(%(node_ids)s) AND time >= %(first)s AND time < %(last)s
+    GROUP BY time, host_hour.node_id
 ) h
 GROUP BY 1, 2

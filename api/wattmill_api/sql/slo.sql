@@ -56,11 +56,14 @@ WITH goal AS (
     WHERE l.metric = 1 AND p.role NOT IN ('frontend', 'prefill') OR l.metric = 2 AND p.role NOT IN ('frontend', 'decode')
     GROUP BY 1, 2, 3, 4
 ), entry AS (
-    SELECT * FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
+    SELECT time, node_id, accelerator_id, placement_id, output_tokens
+    FROM ledger_hour WHERE time >= %(hour_start)s AND time < %(hour_end)s
     UNION ALL
-    SELECT * FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
+    SELECT time, node_id, accelerator_id, placement_id, output_tokens
+    FROM ledger_minute WHERE time >= %(start)s AND time < %(hour_start)s
     UNION ALL
-    SELECT * FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
+    SELECT time, node_id, accelerator_id, placement_id, output_tokens
+    FROM ledger_minute WHERE time >= %(hour_end)s AND time < %(end)s
 ), made AS (
     SELECT
         t.time, t.placement_id, t.node_id,

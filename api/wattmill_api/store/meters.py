@@ -157,12 +157,23 @@ def _sum_hours(connection: Connection, ids: Sequence[int], first_us: int, last_u
         moved[meter_id] -= energy_mj
     for meter_id, energy_mj in connection.execute(_SQL["sum_hours"], hours):
         moved[meter_id] += energy_mj
-    days = {"ids": list(ids), **_whole(first_us, last_us, 86_400_000_000)}
-    connection.execute(_SQL["clear_days"], days)
-    connection.execute(_SQL["sum_days"], days)
+    sum_days(connection, ids, first_us, last_us)
     changed = sorted(meter_id for meter_id, by_mj in moved.items() if by_mj)
     if changed:
         connection.execute(_SQL["move_totals"], {"ids": changed, "moved_mj": [moved[i] for i in changed]})
+
+
+def sum_days(connection: Connection, ids: Sequence[int], first_us: int, last_us: int) -> None:
+    """Recompute the days of these meters that first_us <= time < last_us touches from their hours."""
+    days = {"ids": list(ids), **_whole(first_us, last_us, 86_400_000_000)}
+    connection.execute(_SQL["clear_days"], days)
+    connection.execute(_SQL["sum_days"], days)
+
+
+def meters_of_days(connection: Connection, first_us: int, last_us: int) -> list[int]:
+    """The meters that have hours in the days that first_us <= time < last_us touches."""
+    days = _whole(first_us, last_us, 86_400_000_000)
+    return [meter_id for (meter_id,) in connection.execute(_SQL["meters_of_days"], days)]
 
 
 def _whole(first_us: int, last_us: int, unit_us: int) -> dict[str, dt.datetime]:

@@ -320,20 +320,48 @@ def _copy_columns(connection: psycopg.Connection[Any], table: MinuteTable, colum
 def sum_hours(connection: psycopg.Connection[Any], node_ids: Sequence[int], first_us: int, last_us: int) -> None:
     """Recompute the hours with first_us <= time < last_us (both whole hours) from their minutes, and their days.
 
-    What /metrics shows of the ledger moves with them.
+    Each row of the ledger gets its part of its node's host. What /metrics shows of the ledger moves with them.
     """
     first, last = _datetime(first_us), _datetime(last_us)
     window = {"node_ids": list(node_ids), "first": first, "last": last}
     before = exposition.hour_sums(connection, node_ids, first, last)
-    for table in ("ledger_hour", "host_hour", "meter_hour"):
+    for table in ("host_hour", "meter_hour"):
         connection.execute(_SQL[f"clear_{table}"], window)
         connection.execute(_SQL[f"sum_{table}"], window)
-    days = window | {
-        "first": _datetime(first_us // _DAY_US * _DAY_US),
-        "last": _datetime(-(-last_us // _DAY_US) * _DAY_US),
-    }
-    for table in ("ledger_day", "node_day"):
-        connection.execute(_SQL[f"clear_{table}"], days)
-        connection.execute(_SQL[f"sum_{table}"], days)
+    connection.execute(_SQL["clear_ledger_hour"], window)
+    connection.execute(_shared("sum_ledger_hour", "minute_entry"), window)
+    sum_days(connection, node_ids, first_us, last_us)
     after = exposition.hour_sums(connection, node_ids, first, last)
     exposition.move_totals(connection, before, after)
+
+
+def sum_days(connection: psycopg.Connection[Any], node_ids: Sequence[int], first_us: int, last_us: int) -> None:
+    """Recompute the days that first_us <= time < last_us touches from their hours."""
+    days: dict[str, Any] = _whole_days(first_us, last_us) | {"node_ids": list(node_ids)}
+    unshared = _sum_ledger_days(connection, days)
+    if unshared:
+        of_before = days | {"node_ids": unshared}
+        connection.execute(_shared("share_ledger_hour", "hour_entry"), of_before)
+        _sum_ledger_days(connection, of_before)
+    connection.execute(_SQL["clear_node_day"], days)
+    connection.execute(_SQL["sum_node_day"], days)
+
+
+def nodes_of_days(connection: psycopg.Connection[Any], first_us: int, last_us: int) -> list[int]:
+    """The nodes that have hours in the days that first_us <= time < last_us touches."""
+    return [node_id for (node_id,) in connection.execute(_SQL["nodes_of_days"], _whole_days(first_us, last_us))]
+
+
+def _whole_days(first_us: int, last_us: int) -> dict[str, dt.datetime]:
+    return {"first": _datetime(first_us // _DAY_US * _DAY_US), "last": _datetime(-(-last_us // _DAY_US) * _DAY_US)}
+
+
+def _shared(name: str, entry: str) -> sql.Composed:
+    """A statement that shares the host's energy out among entries."""
+    return sql.SQL(_SQL[name]).format(shared=sql.SQL(_SQL["shared"]).format(entry=sql.SQL(_SQL[entry])))
+
+
+def _sum_ledger_days(connection: psycopg.Connection[Any], days: Mapping[str, Any]) -> list[int]:
+    """Whole days from their hours; the nodes of which an hour has no shares yet."""
+    connection.execute(_SQL["clear_ledger_day"], days)
+    return [node_id for (node_id,) in connection.execute(_SQL["sum_ledger_day"], days)]
