@@ -174,6 +174,7 @@ class FakeEngine:
         self.host = host
         self.dialect = dialect
         self.mode = "ok"
+        self.hangs_at = ""  # a path at which no answer ever comes
         self.state = State(model=model, **state)
         self.requests: list[str] = []
         self.body: bytes | None = None  # shown instead of the page, when set
@@ -300,6 +301,10 @@ class _Handler(BaseHTTPRequestHandler):
         engine.requests.append(self.path)
         engine.read_state()
         mode = engine.mode
+        if self.path == engine.hangs_at:
+            self._server.stopped.wait(30)
+            self.close_connection = True
+            return None
         if self.path == ABOUT[engine.dialect] and mode == "ok":
             return self._answer(engine.about(), "application/json")
         if self.path != "/metrics":

@@ -18,7 +18,7 @@ from wattmill_collector.placement.signs import Pace
 from wattmill_collector.settings import EngineSettings
 from wattmill_collector.sources.addresses import Failure
 from wattmill_collector.sources.engine_evidence import evidence_of
-from wattmill_collector.sources.engine_fronts import TURNS, takes_turns, tell_copies
+from wattmill_collector.sources.engine_fronts import TURNS, counts_for_several, find_fronts, takes_turns
 from wattmill_collector.sources.engine_histograms import is_due
 from wattmill_collector.sources.engine_pages import EngineValues, NotUnderstoodError, counts_tokens
 from wattmill_collector.sources.engine_placing import PLACE_EVERY_US, Hardware, Placer
@@ -47,6 +47,9 @@ from wattmill_collector.wire import Reading
 if TYPE_CHECKING:  # loaded where there is a Kubernetes only
     from wattmill_collector.placement.pods import PodKey
     from wattmill_collector.sources.engine_pods import PodNames, PodView
+
+LEAST_ABOUT_S = 0.15
+MOST_ABOUT_TRIES = 5
 
 
 class EngineSource:
@@ -124,14 +127,17 @@ class EngineSource:
         )
         gone = any(hung_up(target, found.get(target.settings.target, {})) for target in asked)
         self._place(time_us, self._lists_are_stale([t for t, _ in understood], time_us), doubtful=gone)
-        copies = tell_copies([(t, values, self._placer.of(t.settings.target)) for t, values in understood])
+        fronts = find_fronts([(t, values, self._placer.of(t.settings.target)) for t, values in understood], time_us)
         readings: list[Reading] = []
         for target, values in understood:
-            placement = self._placer.of(target.settings.target)
-            names = self._names(target, placement)
-            activity_ppm = self._placer.activity_ppm(target.settings.target)
-            readings += readings_of(target, values, placement, names, activity_ppm)
-            found[target.settings.target] |= problems_of(placement) | copies.get(target.settings.target, {})
+            placement, front = self._placer.of(target.settings.target), fronts.get(target.settings.target)
+            if front is not None:
+                found[target.settings.target] |= front.problems
+            if front is None or not front.is_left_out:
+                names = self._names(target, placement)
+                activity_ppm = self._placer.activity_ppm(target.settings.target)
+                readings += readings_of(target, values, placement, names, activity_ppm)
+                found[target.settings.target] |= problems_of(placement)
         for target in asked:
             if target.confirmed and target.settings.target in found:
                 readings += absences_of(target, target.settings.target, found[target.settings.target], time_us)
@@ -167,11 +173,13 @@ class EngineSource:
             is_other = evidence.epoch != (target.evidence or evidence).epoch
             if is_other or (not evidence.epoch and page.has_lost_its_choice()):
                 page.forget(proven=is_other and evidence.epoch != 0)
-                target.about = None
+                target.about, target.about_tries = None, 0
             target.evidence = evidence
             if turns:
                 return [], {"": TURNS}
             values = page.values(time_us)
+            if counts_for_several(target, values, self._placer.of(target.settings.target), time_us):
+                return [], {"": TURNS}
         except NotUnderstoodError as error:
             return [], {"": ("not_understood", str(error))}
         except ParseError as error:
@@ -201,15 +209,21 @@ class EngineSource:
         return self._listeners.process(answer.local_address, target.link.place.port, time_us, holders)
 
     def _ask_about(self, targets: Iterable[Target], left_s: float) -> None:
-        """Model and version, once an epoch, where the page does not say."""
+        """Model and version, once an epoch, where the page does not say.
+
+        An engine that has just been found is to have its name from its first reading on: so it is asked, if shortly,
+        even where ports that answered nothing took the whole tick, and again where it did not answer.
+        """
         asks = [(t, path) for t in targets if t.about is None and (path := about_path(t))]
-        for target, _ in asks:
-            target.about = About()
-        if asks and left_s > 0:
-            answers = self._scraper.fetch([(t.link, path) for t, path in asks], min(left_s, 1.0))
-            for (target, _), answer in zip(asks, answers, strict=True):
-                if isinstance(answer, Answer):
-                    target.about = parse_about(answer.body)
+        if not asks:
+            return
+        answers = self._scraper.fetch([(t.link, path) for t, path in asks], min(max(left_s, LEAST_ABOUT_S), 1.0))
+        for (target, _), answer in zip(asks, answers, strict=True):
+            target.about_tries += 1
+            if isinstance(answer, Answer):
+                target.about = parse_about(answer.body)
+            elif answer.reason.startswith("http_") or target.about_tries >= MOST_ABOUT_TRIES:
+                target.about = About()
 
     def _lists_are_stale(self, targets: Iterable[Target], time_us: int) -> bool:
         """Whether an engine is another process than before, or has no board yet: asked for a few times a process."""

@@ -43,6 +43,15 @@ class About:
     version: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alike:
+    """How often a target showed the same tokens as another one, each time others, and when last."""
+
+    tokens: tuple[int, ...] = ()
+    times: int = 0
+    seen_us: int = 0
+
+
 @dataclasses.dataclass(slots=True)
 class Target:
     """One target and what is remembered of it between ticks."""
@@ -65,13 +74,16 @@ class Target:
     proof: tuple[bytes, Process | None] = (b"", None)  # what the evidence was made from
     past_epochs: tuple[int, ...] = ()
     turns_until_us: int = 0  # until when it is taken for several processes that answer in turn
-    copy_of: str = ""  # the target whose page it shows
+    tokens: tuple[int, ...] = ()  # what its engines had counted at the last reading, and where that fell since
+    falls: tuple[bool, ...] = ()
+    alike: dict[str, Alike] = dataclasses.field(default_factory=dict)  # by the targets that showed the same
     listener: Process | None = None
     look_again_us: int = 0
     placed_as: tuple[Process | None, int] | None = None  # the process and epoch for which process lists were asked for
     list_us: int = 0
     list_pause_us: int = SECOND_US
     about: About | None = None
+    about_tries: int = 0
     probe_us: int = 0
     probe_pause_us: int = PLACE_EVERY_US
     problems: Problems = dataclasses.field(default_factory=dict)

@@ -508,6 +508,26 @@ def test_a_port_that_is_no_engine_is_not_reported(source: Make) -> None:
         assert len(web.requests) == 1  # asked once, then left alone for a while
 
 
+def test_an_engine_is_named_from_its_first_reading_on_where_another_port_took_the_tick(source: Make) -> None:
+    with FakeEngine("llamacpp", model="qwen") as engine, FakeEngine() as bad:
+        bad.mode = "hang"
+        assert [r.model for r in engines(source(engine.url, bad.url).read(START_US))] == ["qwen"]
+
+
+def test_what_an_engine_is_called_is_asked_again_where_it_did_not_answer_and_not_for_ever(source: Make) -> None:
+    with FakeEngine("llamacpp", model="qwen") as engine:
+        one = source(engine.url, interval_us=200_000)
+        engine.hangs_at = "/props"
+        assert only(one.read(START_US)).model == ""
+        engine.hangs_at = ""
+        assert only(one.read(START_US + SECOND_US)).model == "qwen"
+        engine.restart()
+        engine.hangs_at = "/props"
+        for tick in range(2, 10):
+            one.read(START_US + tick * SECOND_US)
+        assert engine.requests.count("/props") == 7  # once, once more, and five times of the new process
+
+
 def test_what_engines_say_of_themselves() -> None:
     said = parse_about(b'{"model_alias": "/models/a/qwen.gguf", "build_info": "b1-x"}')
     assert (said.model, said.version) == ("qwen", "b1-x")

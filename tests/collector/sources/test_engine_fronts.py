@@ -90,7 +90,7 @@ def test_an_engine_that_is_started_again_and_again_is_no_balancer(engines: list[
 
 
 @pytest.mark.parametrize("front_first", [False, True])
-def test_a_front_that_shows_an_engines_page_is_told_wherever_it_stands(
+def test_a_front_that_shows_an_engines_page_is_told_and_not_read_wherever_it_stands(
     front: FakeEngine, engines: list[FakeEngine], front_first: bool
 ) -> None:
     engine = engines[0]
@@ -99,12 +99,13 @@ def test_a_front_that_shows_an_engines_page_is_told_wherever_it_stands(
     engine.add(output=10)
     front.body = engine.page()
     first = one.read(START_US)
-    assert told(first, front.url) == ["same_page"]
-    assert told(first, engine.url) == []
+    assert (told(first, front.url), read(first, front.url)) == (["same_page"], [])
+    assert (told(first, engine.url), read(first, engine.url)) == ([], [10])
     # It was asked a little later, and stays what it was: nothing new to say before the minute's edge.
     engine.add(output=10)
     front.body = engine.page().replace(b" 20.0", b" 23.0")
-    assert told(one.read(START_US + SECOND_US), front.url) == []
+    second = one.read(START_US + SECOND_US)
+    assert (told(second, front.url), read(second, front.url)) == ([], [])
     assert told(one.read(START_US + 59 * SECOND_US), front.url) == ["same_page"]
     one.close()
 
@@ -117,6 +118,7 @@ def test_of_two_names_of_one_engine_on_no_known_board_the_later_is_told(
     front.body = engines[0].page()
     readings = one.read(START_US)
     assert (told(readings, engines[0].url), told(readings, front.url)) == ([], ["same_page"])
+    assert read(readings, front.url) == [10]  # which of the two it is is not known
     one.close()
 
 
@@ -136,3 +138,59 @@ def test_engines_that_only_look_alike_are_engines_each(engines: list[FakeEngine]
     assert not any(isinstance(r, AbsenceReading) for r in readings)
     assert [read(readings, engine.url) for engine in engines] == [[11], [11]]
     placed.close()
+
+
+def without_start(engine: FakeEngine) -> bytes:
+    """Its page as several API servers give it: of which process it is stands nowhere."""
+    return b"".join(line for line in engine.page().splitlines(True) if not line.startswith(b"process_start"))
+
+
+def test_without_a_process_start_a_copy_is_known_by_the_third_total_that_both_show(
+    front: FakeEngine, engines: list[FakeEngine]
+) -> None:
+    engine = engines[0]
+    one = source(on_board(engine), EngineSettings(front.url))
+    seen, reasons = [], []
+    for tick, (counted, ahead) in enumerate([(10, 0), (0, 0), (10, 0), (10, 3), (10, 0), (10, 3), (10, 0)]):
+        engine.add(output=counted)
+        front.body = engine.body = without_start(engine)
+        front.body = front.body.replace(b" %d.0" % engine.state.output, b" %d.0" % (engine.state.output + ahead))
+        engine.body = without_start(engine)
+        readings = one.read(START_US + tick * SECOND_US)
+        engine.body = None
+        seen += read(readings, front.url)
+        reasons.append(told(readings, front.url))
+    # 10 is the first total, and no other when nothing was made; 33 was ahead of 30; 40 is the third.
+    assert reasons == [[], [], [], [], ["same_page"], [], []]
+    assert seen == [10, 10, 20, 33]
+    one.close()
+
+
+def test_without_a_process_start_workers_that_take_turns_are_known_by_counters_that_fall_again_and_again(
+    front: FakeEngine, engines: list[FakeEngine]
+) -> None:
+    one = source(EngineSettings(front.url))
+    engines[1].add(output=1000)
+    reasons = []
+    for tick in range(12):
+        engines[tick % 2].add(output=10)
+        front.body = without_start(engines[tick % 2])
+        reasons.append(told(one.read(START_US + tick * SECOND_US), front.url))
+    assert [tick for tick, said in enumerate(reasons) if said] == [8]  # the fourth fall
+    assert reasons[8] == ["several_processes"]
+    one.close()
+
+
+@pytest.mark.parametrize("board", [(), ("GPU-a",)])
+def test_a_counter_that_falls_now_and_then_is_no_balancers(engines: list[FakeEngine], board: tuple[str, ...]) -> None:
+    engine = engines[0]
+    one = source(EngineSettings(engine.url, accelerators=board))
+    engine.add(output=1000)
+    for tick in range(60):
+        engine.body = without_start(engine)
+        if tick % (4 if not board else 2):
+            engine.body = engine.body.replace(b" 1000.0", b" 7.0") if tick % 4 == 1 else engine.body
+        readings = one.read(START_US + tick * SECOND_US)
+        assert len(read(readings, engine.url)) == 1
+        engine.body = None
+    one.close()

@@ -99,7 +99,8 @@ class ExporterSource:
         self._targets: dict[str, _Target] = {}
         self._boards: dict[str, AcceleratorReading] = {}
         # An address is asked once, for all that is read there: with the user that any of them names.
-        for one in (*exporters, *meters):
+        everybody: list[ExporterSettings | MeterSettings] = [*exporters, *meters]
+        for one in everybody:
             if one.user or one.password_file is not None:
                 self._target(one)
         for exporter in exporters:
