@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import email.utils
-import http.client
-import json
 import os
 import platform
 import shutil
-import socket
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +16,12 @@ from wattmill_collector import __version__
 from wattmill_collector.clock import Clock, boot_id
 from wattmill_collector.reader import Reader
 from wattmill_collector.settings import MINUTE_US, Settings
-from wattmill_collector.transport import KeySource, Transport
+from wattmill_collector.sources.engine_fronts import TURNS
 from wattmill_collector.wire import (
     AbsenceReading,
     AcceleratorReading,
     EngineReading,
+    GatewayReading,
     HostReading,
     MeterReading,
     Reading,
@@ -32,8 +29,11 @@ from wattmill_collector.wire import (
 
 Status = Literal["OK", "WARN", "FAIL"]
 LEAST_FREE_BYTES = 256 << 20
-WORRYING_SKEW_S = 2
-REFUSED_SKEW_S = 300  # readings from further in the future are refused by the service
+ENGINE_READS = 6  # two engines that a balancer takes by chance are the same one at all of them once in 32 times
+QUICK_US = 1_000_000
+FRONTS = ("several_processes", "same_page")  # a router or a balancer before engines, which is nowhere itself
+# What a healthy host says, too: it works, or will, but for what the sentence names.
+BEARABLE = ("no_endpoint", "not_computed")
 UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 
 
@@ -77,21 +77,49 @@ def check_sources(readers: Sequence[Reader], clock: Clock, *, discover: bool) ->
     found: list[Reading] = []
     for reader in readers:
         readings = reader.read(time_us)
-        if (
-            discover and reader.name == "engine"
-        ):  # found by one read, read by the next; at an edge all absences are said
-            readings = reader.read(time_us - time_us % MINUTE_US)
+        if reader.name == "engine":
+            readings = _read_again(reader, readings, time_us, discover=discover)
         yield from judge_source(reader, readings)
         if reader.subject == "host" and reader.stats.state == "reading" and not readings:
             yield judge_silence(reader.name, found)
         found += readings
     for reader in readers:
         reader.close()
-    if not any(
-        isinstance(reading, AcceleratorReading | EngineReading | HostReading | MeterReading) for reading in found
-    ):
+    if not any(not isinstance(reading, AbsenceReading) or _is_fresh_gateway(reading) for reading in found):
         fix = "Run it on a host with accelerators, or name an engine; `wattmill up` shows a simulated fleet."
         yield Check("sources", "FAIL", "An agent with these settings would read nothing here.", fix)
+
+
+def _read_again(reader: Reader, readings: list[Reading], time_us: int, *, discover: bool) -> list[Reading]:
+    """Engines once more: those found by one read are read by the next, and a balancer shows several in turn.
+
+    Of a page that is another process's within moments it is said what the agent will find as soon as one comes back.
+    """
+    edge_us = time_us - time_us % MINUTE_US  # at an edge all absences are said
+    epochs: dict[tuple[str, str], set[int]] = {}
+    for nth in range(ENGINE_READS):
+        if nth > discover and reader.stats.last_duration_us > QUICK_US:
+            break
+        if nth:
+            readings = reader.read(edge_us)
+        for one in readings:
+            if isinstance(one, EngineReading) and one.epoch:
+                epochs.setdefault((one.target, one.series), set()).add(one.epoch)
+    told = {one.id for one in readings if isinstance(one, AbsenceReading) and one.reason in FRONTS}
+    several = dict.fromkeys(target for (target, _), seen in epochs.items() if len(seen) > 1 and target not in told)
+    reason, detail = TURNS
+    return [*readings, *(AbsenceReading(subject="engine", id=one, reason=reason, detail=detail) for one in several)]
+
+
+def _is_fresh_gateway(reading: AbsenceReading) -> bool:
+    return reading.subject == "gateway" and reading.reason == "no_series"
+
+
+def _is_beside_the_point(reading: Reading, fronts: Collection[str]) -> bool:
+    """Whether it is what a front says of an engine behind it, or where a front is."""
+    if isinstance(reading, EngineReading):
+        return reading.target in fronts
+    return isinstance(reading, AbsenceReading) and reading.id in fronts and reading.reason not in FRONTS
 
 
 def judge_silence(name: str, found: Sequence[Reading]) -> Check:
@@ -113,15 +141,18 @@ def judge_source(reader: Reader, readings: Sequence[Reading]) -> Iterable[Check]
     if state != "reading":
         yield Check(reader.name, "FAIL", detail or "It could not be read.", "Repair what the sentence names.")
         return
+    fronts = {one.id for one in readings if isinstance(one, AbsenceReading) and one.reason in FRONTS}
     for reading in readings:
-        yield from judge_reading(reading)
+        if not _is_beside_the_point(reading, fronts):
+            yield from judge_reading(reading)
+    yield from _gateways([one for one in readings if isinstance(one, GatewayReading)])
     if reader.name == "engine" and not readings:
         fix = "Name it under `engines:`, as `- target: http://127.0.0.1:8000/metrics`."
         yield Check("engine", "WARN", "No engine is configured and none was found, so no tokens are counted.", fix)
 
 
 def judge_reading(reading: Reading) -> Iterable[Check]:
-    """One board, domain or engine, or its absence."""
+    """One board, domain or engine, or its absence; consumers of a gateway are judged together."""
     match reading:
         case AcceleratorReading():
             yield _board(reading)
@@ -140,9 +171,19 @@ def judge_reading(reading: Reading) -> Iterable[Check]:
         case EngineReading():
             yield from _engine(reading)
         case AbsenceReading():
-            status: Status = "WARN" if reading.subject == "host" or reading.reason == "no_endpoint" else "FAIL"
             what = f"{reading.id or reading.subject}: {reading.reason}"
+            if _is_fresh_gateway(reading):
+                fix = "It shows none before its first request: send one and run this again (docs/chargeback.md)."
+                yield Check("gateway", "WARN", f"{what}, it answers but has no token counters yet", fix)
+                return
+            status: Status = "WARN" if reading.subject == "host" or reading.reason in BEARABLE else "FAIL"
             yield Check(reading.subject, status, what, reading.detail or "Look at its log and at the agent's.")
+
+
+def _gateways(readings: Sequence[GatewayReading]) -> Iterable[Check]:
+    """A line a gateway that shows tokens."""
+    for (target, kind), count in Counter((one.target, one.gateway_kind) for one in readings).items():
+        yield Check("gateway", "OK", f"{target}: {kind} with {count} consumers")
 
 
 def _engine(reading: EngineReading) -> Iterable[Check]:
@@ -261,100 +302,3 @@ def check_clock(state: Callable[[], int | None] = kernel_clock_state) -> Iterabl
             yield Check("clock", "WARN", "The clock is not synchronised.", fix)
         case _:
             yield Check("clock", "OK", "The clock is synchronised.")
-
-
-def check_service(
-    settings: Settings, transport: Transport | None, now_s: Callable[[], float] = time.time
-) -> Iterable[Check]:
-    """Whether the service answers, takes our key and has the same time."""
-    if transport is None:
-        fix = "Set `server:` to the service's address; until then readings stay in the spool, within its limits."
-        yield Check("service", "WARN", "No server is set.", fix)
-        return
-    source = KeySource(settings.key_file, settings.key)
-    key = source.current()
-    if source.error:
-        yield Check(
-            "service", "FAIL", source.error, "Make the key file readable for the agent's user, and nobody else."
-        )
-    headers = {"Content-Type": "application/x-ndjson"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    try:
-        answer = transport.post(b"{}\n", headers)
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
-        yield Check(
-            "service", "FAIL", f"{settings.server} does not answer: {reason}", "Check address, network and TLS."
-        )
-        return
-    yield judge_answer(settings.server, answer.status, answer.headers, key)
-    yield from judge_skew(answer.headers.get("date", ""), now_s())
-
-
-def judge_answer(server: str, status: int, headers: Mapping[str, str], key: str) -> Check:
-    """What the answer to an empty batch means."""
-    ours = "json" in headers.get("content-type", "")
-    if status in (401, 403):
-        said = "refuses the key" if key else "asks for a key"
-        fix = "Create one with `wattmill key create --scope ingest` and set key_file."
-        return Check("service", "FAIL", f"{server} {said} (HTTP {status}).", fix)
-    if status in (200, 400, 409, 422) and ours:
-        return Check("service", "OK", f"{server} answers and takes {'the key' if key else 'readings without a key'}.")
-    if status == 503 and ours:
-        return Check(
-            "service", "FAIL", f"{server} is there but without its database.", "Look at the service's /readyz."
-        )
-    return Check(
-        "service", "FAIL", f"{server} answers like something else (HTTP {status}).", "Check the address and path."
-    )
-
-
-def judge_skew(date: str, now_s: float) -> Iterable[Check]:
-    """Our clock against the service's `Date` header, which has whole seconds."""
-    try:
-        theirs_s = email.utils.parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError):
-        return
-    skew_s = now_s - theirs_s
-    text = f"This host's clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the service's."
-    if abs(skew_s) > REFUSED_SKEW_S:
-        yield Check("clock", "FAIL", text, "Set the clock; the service refuses readings from the future.")
-    elif abs(skew_s) > WORRYING_SKEW_S:
-        yield Check("clock", "WARN", text, "Run an NTP client on both sides.")
-
-
-def check_own_pages(listen: str) -> Iterable[Check]:
-    """Whether the agent's own pages can be served, or what the agent that serves them says of itself."""
-    if not listen:
-        yield Check("agent", "OK", "Own /metrics and /healthz are switched off.")
-        return
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, int(port)), family=family).close()
-    except OSError as error:
-        verdict = ask_agent(host, int(port))
-        if verdict is None:
-            fix = "Set listen: to a free port, or '' to switch it off."
-            yield Check("agent", "WARN", f"{listen} can't be listened on: {error.strerror}.", fix)
-        elif verdict.get("status") == "ok":
-            yield Check("agent", "OK", f"An agent is running on {listen} and all is well.")
-        else:
-            reasons = verdict.get("reasons")
-            text = " ".join(map(str, reasons)) if isinstance(reasons, list) else ""
-            yield Check("agent", "FAIL", f"The running agent is {verdict.get('status')}: {text}", "See its log.")
-    else:
-        yield Check("agent", "OK", f"{listen} is free for /metrics and /healthz.")
-
-
-def ask_agent(host: str, port: int) -> dict[str, object] | None:
-    """What /healthz of a running agent says; None when it is no agent."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        said = json.loads(connection.getresponse().read(65_536))
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
-    return said if isinstance(said, dict) and "status" in said else None

@@ -26,13 +26,12 @@ from wattmill_collector.checks import (
     Check,
     check_clock,
     check_host,
-    check_own_pages,
-    check_service,
     check_settings,
     check_sources,
     check_spool,
 )
 from wattmill_collector.checks_kubernetes import check_kubernetes
+from wattmill_collector.checks_service import check_own_pages, check_service
 from wattmill_collector.clock import Clock, SystemClock
 from wattmill_collector.lineup import PATIENCE_US, line_up
 from wattmill_collector.log import Throttle

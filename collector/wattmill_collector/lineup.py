@@ -218,6 +218,8 @@ def line_up(settings: Settings, clock: Clock, throttle: Throttle, *, patience_us
     if settings.gateways:
         from wattmill_collector.sources.gateways import GatewaySource
 
-        gateways = GatewaySource(settings.gateways, interval_us=settings.interval_us, clock=clock)
+        gateways = GatewaySource(
+            settings.gateways, interval_us=settings.interval_us, patience_us=patience_us, clock=clock
+        )
         readers.append(Reader("gateway", "gateway", lambda: gateways, clock, throttle))
     return readers

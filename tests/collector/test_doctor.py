@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -12,30 +13,36 @@ from typing import Any
 import pytest
 
 from support.fake_clock import FakeClock
+from support.fake_engine import FakeEngine
 from wattmill_collector import checks as host_checks
 from wattmill_collector import doctor
 from wattmill_collector.checks import (
     Check,
     check_clock,
-    check_own_pages,
-    check_service,
     check_settings,
     check_sources,
     check_spool,
     filesystem,
-    judge_answer,
     judge_reading,
-    judge_skew,
 )
+from wattmill_collector.checks_service import check_own_pages, check_service, judge_answer, judge_skew
 from wattmill_collector.doctor import as_json, as_text, examine_service
 from wattmill_collector.errors import Broken, NotHere
 from wattmill_collector.listener import Listener
 from wattmill_collector.log import Throttle
 from wattmill_collector.reader import Reader
-from wattmill_collector.settings import Settings, SpoolSettings
+from wattmill_collector.settings import EngineSettings, Settings, SpoolSettings
+from wattmill_collector.sources.engine import EngineSource
 from wattmill_collector.targets import BmcSettings
 from wattmill_collector.transport import Answer
-from wattmill_collector.wire import AbsenceReading, AcceleratorReading, EngineReading, HostReading, Reading
+from wattmill_collector.wire import (
+    AbsenceReading,
+    AcceleratorReading,
+    EngineReading,
+    GatewayReading,
+    HostReading,
+    Reading,
+)
 
 BOARD = AcceleratorReading(
     uuid="GPU-1",
@@ -167,6 +174,105 @@ def test_an_unchecked_certificate_of_a_bmc_is_a_warning(tmp_path: Path) -> None:
     checks = list(check_settings(settings(tmp_path, bmc=(bmc,))))
     assert [check.status for check in checks] == ["OK", "WARN"]
     assert "ca_file" in checks[1].fix
+
+
+def source_reader(name: str, source: Any) -> Reader:
+    clock = FakeClock()
+    return Reader(name, name, lambda: source, clock, Throttle(clock))
+
+
+def shown(*readers: Reader) -> list[tuple[str, str, str]]:
+    checks = check_sources(readers, FakeClock(), discover=False)
+    return [(check.subject, check.status, check.text) for check in checks]
+
+
+def test_a_gateway_without_a_request_yet_is_a_warning() -> None:
+    fresh = AbsenceReading(subject="gateway", id="http://g:1/metrics", reason="no_series", detail="shows none")
+    [check] = list(check_sources([source_reader("gateway", Fixed(fresh))], FakeClock(), discover=False))
+    assert (check.subject, check.status) == ("gateway", "WARN")
+    assert "first request" in check.fix
+    of_an_engine = AbsenceReading(subject="engine", id="http://a:1/metrics", reason="no_series", detail="shows none")
+    assert one(judge_reading(of_an_engine)).status == "FAIL"
+
+
+def test_a_gateway_that_shows_tokens_is_one_line_and_something_to_read() -> None:
+    drawn = [GatewayReading(target="http://g:1/metrics", gateway_kind="litellm", team=team) for team in "ab"]
+    cached = AbsenceReading(subject="gateway", id="http://g:1/metrics", reason="not_computed", detail="Out of a cache.")
+    assert shown(source_reader("gateway", Fixed(*drawn, cached))) == [
+        ("gateway", "WARN", "http://g:1/metrics: not_computed"),
+        ("gateway", "OK", "http://g:1/metrics: litellm with 2 consumers"),
+    ]
+    refused = AbsenceReading(
+        subject="gateway", id="http://g:1/metrics", reason="connection_refused", detail="Start it."
+    )
+    assert {status for _, status, _ in shown(source_reader("gateway", Fixed(refused)))} == {"FAIL"}
+
+
+def engines_reader(*urls: str) -> Reader:
+    return source_reader("engine", EngineSource([EngineSettings(url) for url in urls], clock=FakeClock()))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_a_router_before_several_engines_is_told_and_not_to_be_placed(workers: int) -> None:
+    """Each answer is another worker's; with seven of them none has come back by the time the doctor is done."""
+    pages = []
+    for nth in range(workers):
+        with FakeEngine("vllm", process_start=1_764_020_000.25 + nth) as worker:
+            worker.add(output=10 + nth)
+            pages.append(worker.page())
+    turns = itertools.cycle(pages)
+
+    def next_worker() -> None:
+        router.body = next(turns)
+
+    with FakeEngine("vllm") as router:
+        router.read_state = next_worker
+        found = shown(engines_reader(router.url))
+    if workers == 1:  # it can't be told from an engine
+        assert [(subject, status) for subject, status, _ in found] == [("engine", "OK"), ("placement", "WARN")]
+    else:
+        assert found[0] == ("engine", "FAIL", f"{router.url}: several_processes")
+        assert not [subject for subject, _, _ in found if subject == "placement"]
+
+
+def test_a_router_before_an_engine_that_is_named_too_is_told_and_not_to_be_placed() -> None:
+    with FakeEngine("vllm") as engine, FakeEngine("vllm") as router:
+        engine.add(output=10)
+        router.body = engine.page()
+        found = shown(engines_reader(engine.url, router.url))
+    assert [(subject, status) for subject, status, _ in found] == [
+        ("engine", "OK"),
+        ("placement", "WARN"),
+        ("engine", "FAIL"),
+    ]
+    assert found[2][2] == f"{router.url}: same_page"
+    assert not [text for _, _, text in found[:2] if router.url in text]
+
+
+def test_of_a_front_nothing_is_said_but_that_it_is_one() -> None:
+    url = "http://a:1/metrics"
+    nowhere = AbsenceReading(subject="engine", id=url, reason="placement_unknown", detail="Set its accelerators.")
+    front = AbsenceReading(subject="engine", id=url, reason="same_page", detail="Configure one of the two.")
+    engine = EngineReading(target=url, engine_kind="vllm")
+    found = shown(source_reader("engine", Fixed(engine, nowhere, front)))
+    assert found[0] == ("engine", "FAIL", f"{url}: same_page")
+    assert [subject for subject, _, _ in found] == ["engine"]
+
+
+def test_engines_that_take_long_are_read_once() -> None:
+    class Slow(Fixed):
+        reads = 0
+
+        def read(self, time_us: int) -> list[Reading]:
+            self.reads += 1
+            clock.advance(2_000_000)
+            return list(self.readings)
+
+    clock = FakeClock()
+    slow = Slow(AbsenceReading(subject="engine", id="http://a:1/metrics", reason="timeout", detail="Look at it."))
+    reader = Reader("engine", "engine", lambda: slow, clock, Throttle(clock))
+    checks = list(check_sources([reader], clock, discover=False))
+    assert (slow.reads, checks[0].text) == (1, "http://a:1/metrics: timeout")
 
 
 def test_a_source_asked_for_by_name_fails_when_it_is_not_here() -> None:

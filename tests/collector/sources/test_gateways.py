@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,19 +34,41 @@ TARGET = "http://127.0.0.1:4000/metrics"
 HASHED = "1f9a0c3b5d7e2f4061829304a5b6c7d8e9f00112233445566778899aabbccdde"
 
 
+@dataclasses.dataclass(eq=False)
+class FakeLink:
+    place: Place
+    is_pending: bool = False
+    closed: int = 0
+
+    def close(self) -> None:
+        self.is_pending = False
+        self.closed += 1
+
+
+PENDING = Failure("pending", "the answer is still on its way")
+
+
 class Pages:
-    """In the place of a scraper: a page, or a failure, for each path."""
+    """In the place of a scraper: a page, or a failure, for each path; `asked` are the paths of requests."""
 
     def __init__(self, pages: Mapping[str, bytes | Failure]) -> None:
         self.pages = dict(pages)
         self.asked: list[str] = []
+        self.waits_s: list[float] = []
 
-    def link(self, place: Place, _key: str = "") -> Place:
-        return place
+    def link(self, place: Place, _key: str = "") -> FakeLink:
+        return FakeLink(place)
 
-    def fetch(self, asks: Sequence[tuple[Place, str]], _deadline_s: float) -> list[Answer | Failure]:
-        self.asked += [path for _, path in asks]
+    def fetch(
+        self, asks: Sequence[tuple[FakeLink, str]], _deadline_s: float, *, patient: set[FakeLink], patience_s: float
+    ) -> list[Answer | Failure]:
+        assert patient == {link for link, _ in asks}
+        if asks:
+            self.waits_s.append(patience_s)
+        self.asked += [path for link, path in asks if not link.is_pending]
         pages = [self.pages[path] for _, path in asks]
+        for (link, _), page in zip(asks, pages, strict=True):
+            link.is_pending = page is PENDING
         return [page if isinstance(page, Failure) else Answer({}, page, True, "") for page in pages]
 
     def close(self) -> None:
@@ -208,6 +231,117 @@ def test_read_at_minutes_edges_and_the_resting_every_ten_minutes() -> None:
     assert all("a" in teams for teams in sent)
     said = [minute for minute, teams in enumerate(sent, 1) if "b" in teams]
     assert said == [*range(1, 11), 20, *range(25, 36), 40]
+
+
+class Ticking:
+    """A gateway that is read at every tick, a second apart unless the test says otherwise."""
+
+    def __init__(self, page: bytes | Failure, interval_s: int = 1) -> None:
+        self.clock = FakeClock(START_US)
+        self.pages = Pages({"/metrics": page})
+        self.interval_us = interval_s * 1_000_000
+        self.source = GatewaySource(
+            [GatewaySettings(TARGET)],
+            interval_us=self.interval_us,
+            scraper=self.pages,  # type: ignore[arg-type]
+            clock=self.clock,
+        )
+
+    def tick(self, page: bytes | Failure | None = None) -> list[Reading]:
+        if page is not None:
+            self.pages.pages["/metrics"] = page
+        readings = self.source.read(self.clock.wall_us())
+        self.clock.advance(self.interval_us)
+        return readings
+
+    def said(self, ticks: int) -> dict[int, str]:
+        """What is said, by the second at which it is."""
+        second = (self.clock.wall_us() - START_US) // 1_000_000
+        found = {}
+        for nth in range(ticks):
+            for one in self.tick():
+                found[second + nth * self.interval_us // 1_000_000] = getattr(one, "reason", "tokens")
+        return found
+
+
+def test_a_page_that_takes_longer_than_a_tick_is_read_when_it_is_complete() -> None:
+    gateway = Ticking(PENDING)
+    assert gateway.said(3) == {}
+    assert gateway.pages.asked == ["/metrics"]
+    assert gateway.pages.waits_s == [0.5, 0.1, 0.1]  # no other source is held up for as long as the page takes
+    [reading] = gateway.tick(litellm({"a/k": (7, 1)}))
+    assert isinstance(reading, GatewayReading)
+    assert reading.input_tokens == 7
+    assert gateway.said(56) == {}  # and is not asked again in its minute
+    assert gateway.said(1) == {60: "tokens"}
+    assert gateway.pages.asked == ["/metrics", "/metrics"]
+
+
+def test_consumers_at_rest_are_sent_though_the_page_of_their_minute_comes_late() -> None:
+    gateway = Ticking(litellm({"a/k": (7, 1)}))
+    for _ in range(1200):
+        gateway.tick()
+    assert gateway.tick(PENDING) == []
+    [reading] = gateway.tick(litellm({"a/k": (7, 1)}))
+    assert isinstance(reading, GatewayReading)
+    assert gateway.said(59) == {}
+
+
+def test_what_does_not_come_in_ten_seconds_is_asked_for_once_more_and_then_left_for_the_minute() -> None:
+    gateway = Ticking(PENDING)
+    assert gateway.said(60) == {10: "timeout", 21: "timeout"}
+    assert gateway.pages.asked == ["/metrics", "/metrics"]
+    assert gateway.said(11) == {70: "timeout"}
+    assert gateway.tick(litellm({"a/k": (7, 1)}))
+    assert gateway.pages.asked == ["/metrics"] * 4
+
+
+def test_an_answer_that_would_be_too_old_at_the_next_tick_is_not_waited_for() -> None:
+    gateway = Ticking(PENDING, interval_s=30)
+    assert gateway.said(2) == {0: "timeout", 30: "timeout"}
+    assert gateway.pages.waits_s == [5.0, 5.0]
+
+
+def test_a_tick_that_comes_after_the_edge_reads_the_minute_all_the_same() -> None:
+    gateway = Ticking(litellm({"a/k": (7, 1)}))
+    assert gateway.said(59) == {0: "tokens"}
+    gateway.clock.advance(1_700_000)
+    assert gateway.said(10) == {60: "tokens"}
+
+
+def test_a_page_behind_a_redirect_may_take_longer_than_a_tick() -> None:
+    gateway = Ticking(Failure("http_307", "the target answers with a redirect"))
+    gateway.pages.pages["/metrics/"] = PENDING
+    assert gateway.said(2) == {}
+    gateway.pages.pages["/metrics/"] = litellm({"a/k": (1, 1)})
+    assert gateway.said(1) == {2: "tokens"}
+    assert gateway.pages.asked == ["/metrics", "/metrics/"]
+    gateway.pages.pages["/metrics/"] = Failure("connection_refused", "127.0.0.1:4000: refused")
+    assert gateway.said(58) == {60: "connection_refused"}  # the redirect was of another time
+
+
+def test_a_redirect_that_leads_to_no_page_is_what_is_told() -> None:
+    gateway = Ticking(Failure("http_302", "the target answers with a redirect"))
+    gateway.pages.pages["/metrics/"] = Failure("http_404", "the target answers 404")
+    assert gateway.said(61) == {0: "http_302", 60: "http_302"}
+    assert gateway.pages.asked == ["/metrics", "/metrics/"] * 2
+
+
+def test_a_real_page_that_is_late_is_taken_up_on_its_connection() -> None:
+    complete = threading.Event()
+    with FakeEngine() as server:
+        server.read_state = lambda: complete.wait(30)  # type: ignore[assignment]
+        server.body = litellm({f"t/{nth}": (nth, 1) for nth in range(4000)})
+        clock = FakeClock()
+        source = GatewaySource([GatewaySettings(server.url)], interval_us=1_000_000, clock=clock)
+        assert source.read(START_US) == []
+        complete.set()
+        readings: list[Reading] = []
+        for tick in range(1, 60):
+            readings = readings or source.read(START_US + tick * 1_000_000)
+        assert sum(one.input_tokens or 0 for one in readings if isinstance(one, GatewayReading)) == sum(range(4000))
+        assert server.requests == ["/metrics"]
+        source.close()
 
 
 def test_a_consumer_that_is_new_counts_from_the_reading_before_it() -> None:
@@ -482,9 +616,9 @@ def test_a_gateway_that_asks_for_a_key_gets_it_from_a_file_that_is_not_everybody
     class Keys(Pages):
         key = ""
 
-        def link(self, place: Place, key: str = "") -> Place:
+        def link(self, place: Place, key: str = "") -> FakeLink:
             self.key = key
-            return place
+            return FakeLink(place)
 
     key_file = tmp_path / "key"
     key_file.write_text("sk-monitoring\n")
