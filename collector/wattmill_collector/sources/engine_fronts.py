@@ -6,7 +6,8 @@ is always the same worker, and that is a target too, its tokens would count twic
 boards, and told where neither is, since two engines that are alike to the token can't be ruled out then.
 
 Only a target that nothing ties to a board can be a front; that it is the only one is no tie. Pages of several API
-servers do not say when their process began: then counters are the evidence, and it takes some readings.
+servers do not say when their process began: then counters are the evidence, and a busy one is known at the first
+reading that finds both the same.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from wattmill_collector.sources.engine_target import Alike, Problems, Target
 TURNS_US = 600_000_000  # for so long a target that was seen to change between processes is not read
 MOST_EPOCHS = 64
 MOST_FALLS, READINGS = 3, 10  # counters that fall more often than that within so many readings are of several processes
-LEAST_ALIKE = 3  # so many totals, each another one, have to be the same where no process start is
-ALIKE_US = 600_000_000  # and one of them within this time
+LEAST_ALIKE = 3  # so many totals, each another one, have to be the same where neither start nor boards tell
+ALIKE_US = 600_000_000  # without a process start: for so long after they were the same last
 
 TURNS = (
     "several_processes",
@@ -91,12 +92,12 @@ def find_fronts(read: Sequence[tuple[Target, Sequence[EngineValues], Placement]]
                 continue
             name = other.settings.target
             alike = before.get(name, Alike())
-            if tokens == _tokens(its_values) and tokens != alike.tokens:  # between two answers tokens may be made
-                alike = Alike(tokens, alike.times + 1, time_us)
+            if tokens == _tokens(its_values):  # between two answers tokens may be made; at rest they stay the same
+                alike = Alike(tokens, alike.times + (tokens != alike.tokens), time_us)
             if not alike.times or (not start and time_us - alike.seen_us > ALIKE_US):
                 continue
             target.alike[name] = alike
-            if alike.times >= (1 if start else LEAST_ALIKE) and target.settings.target not in found:
+            if alike.times >= (1 if start or is_tied else LEAST_ALIKE) and target.settings.target not in found:
                 detail = COPY.format(name) + (NOT_READ if is_tied else READ)
                 found[target.settings.target] = Front({"copy": ("same_page", detail)}, is_tied)
     return found

@@ -145,25 +145,51 @@ def without_start(engine: FakeEngine) -> bytes:
     return b"".join(line for line in engine.page().splitlines(True) if not line.startswith(b"process_start"))
 
 
-def test_without_a_process_start_a_copy_is_known_by_the_third_total_that_both_show(
-    front: FakeEngine, engines: list[FakeEngine]
+@pytest.mark.parametrize(("is_tied", "at"), [(True, 0), (False, 4)])
+def test_without_a_process_start_a_copy_is_known_by_totals_that_both_show(
+    front: FakeEngine, engines: list[FakeEngine], is_tied: bool, at: int
 ) -> None:
+    """One is enough beside an engine on boards; where neither is on any it takes three: 10, 20 and 40."""
     engine = engines[0]
-    one = source(on_board(engine), EngineSettings(front.url))
+    one = source(on_board(engine) if is_tied else EngineSettings(engine.url), EngineSettings(front.url))
     seen, reasons = [], []
     for tick, (counted, ahead) in enumerate([(10, 0), (0, 0), (10, 0), (10, 3), (10, 0), (10, 3), (10, 0)]):
         engine.add(output=counted)
-        front.body = engine.body = without_start(engine)
-        front.body = front.body.replace(b" %d.0" % engine.state.output, b" %d.0" % (engine.state.output + ahead))
         engine.body = without_start(engine)
+        front.body = engine.body.replace(b" %d.0" % engine.state.output, b" %d.0" % (engine.state.output + ahead))
         readings = one.read(START_US + tick * SECOND_US)
         engine.body = None
         seen += read(readings, front.url)
         reasons.append(told(readings, front.url))
-    # 10 is the first total, and no other when nothing was made; 33 was ahead of 30; 40 is the third.
-    assert reasons == [[], [], [], [], ["same_page"], [], []]
-    assert seen == [10, 10, 20, 33]
+    assert [tick for tick, said in enumerate(reasons) if said] == [at]
+    assert reasons[at] == ["same_page"]
+    assert seen == ([] if is_tied else [10, 10, 20, 33, 40, 53, 60])
     one.close()
+
+
+def test_a_copy_stays_one_while_its_engine_rests(front: FakeEngine, engines: list[FakeEngine]) -> None:
+    """Else the service would take up its counter where it stood before, and count all of the engine's tokens again."""
+    engine = engines[0]
+    one = source(on_board(engine), EngineSettings(front.url))
+    engine.add(output=10)
+    front.body = engine.body = without_start(engine)
+    for minute in range(30):
+        readings = one.read(START_US + minute * 60 * SECOND_US)
+        assert (read(readings, front.url), read(readings, engine.url)) == ([], [10])
+    one.close()
+
+
+def test_an_agent_that_is_started_again_leaves_a_copy_out_from_the_first_reading_on(
+    front: FakeEngine, engines: list[FakeEngine]
+) -> None:
+    engine = engines[0]
+    engine.add(output=81_038)
+    front.body = engine.body = without_start(engine)
+    for _ in range(2):
+        one = source(EngineSettings(front.url), on_board(engine))
+        readings = one.read(START_US)
+        assert (told(readings, front.url), read(readings, front.url)) == (["same_page"], [])
+        one.close()
 
 
 def test_without_a_process_start_workers_that_take_turns_are_known_by_counters_that_fall_again_and_again(
